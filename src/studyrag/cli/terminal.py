@@ -1,0 +1,98 @@
+"""What the commands share at the terminal: safe text, progress on stderr, sizes and times for people.
+
+stdout is the answer, stderr the chatter. Notes, model output and error messages are untrusted: whatever is shown goes
+through ``plain`` first, so that no escape sequence of theirs reaches the terminal.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from studyrag.protocols import Progress
+
+_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
+_LINE_EVERY_S = 5.0
+
+
+def plain(text: str) -> str:
+    """``text`` without control, zero-width and bidirectional-override characters; tab and newline stay.
+
+    A removed character is replaced by U+FFFD, so that the tampering stays visible.
+    """
+    return _UNSAFE.sub("\ufffd", text.replace("\r\n", "\n"))
+
+
+def say(text: str) -> None:
+    """One line of chatter on stderr."""
+    print(plain(text), file=sys.stderr, flush=True)
+
+
+def size(n_bytes: float) -> str:
+    """1234567 -> '1.2 MB' (decimal units)."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if n_bytes < 1000 or unit == "GB":
+            return f"{n_bytes:.0f} {unit}" if unit == "B" else f"{n_bytes:.1f} {unit}"
+        n_bytes /= 1000
+    raise AssertionError("unreachable")
+
+
+@contextmanager
+def progress(*, in_bytes: bool = False, quiet: bool = False) -> Iterator[Progress]:
+    """A progress callback drawn on stderr: a bar at a terminal, else a line every few seconds; gone when done."""
+    if quiet:
+        yield lambda _what, _done, _total: None
+    elif sys.stderr.isatty():
+        with _bar(in_bytes) as callback:
+            yield callback
+    else:
+        yield _lines(in_bytes)
+
+
+@contextmanager
+def _bar(in_bytes: bool) -> Iterator[Progress]:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        MofNCompleteColumn,
+        ProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+    from rich.progress import Progress as RichProgress
+
+    counts: list[ProgressColumn] = [DownloadColumn(), TransferSpeedColumn()] if in_bytes else [MofNCompleteColumn()]
+    columns: list[ProgressColumn] = [TextColumn("{task.description}"), BarColumn(), *counts, TimeRemainingColumn()]
+    with RichProgress(*columns, console=Console(stderr=True), transient=True) as shown:
+        tasks = {}
+
+        def callback(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                for earlier in tasks.values():
+                    shown.stop_task(earlier)
+                    shown.update(earlier, visible=False)
+                tasks[what] = shown.add_task(escape(plain(what)), total=total or None)
+            shown.update(tasks[what], completed=done, total=total or None)
+
+        yield callback
+
+
+def _lines(in_bytes: bool) -> Progress:
+    last = {"what": "", "at": 0.0}
+
+    def callback(what: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        finished = total > 0 and done >= total
+        if what == last["what"] and not finished and now - float(last["at"]) < _LINE_EVERY_S:
+            return
+        last.update(what=what, at=now)
+        shown = f"{size(done)} of {size(total)}" if in_bytes else f"{done} of {total}"
+        say(f"{what}: {shown}" if total else what)
+
+    return callback

@@ -1,0 +1,73 @@
+"""The seams: what a stage needs from the thing behind it. Small, synchronous, batch in and batch out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from studyrag.records import Message
+
+    Vectors = NDArray[np.float32]
+
+Progress = Callable[[str, int, int], None]
+"""Called with (what, done, total); total 0 means that it is not known. Must be cheap; may raise KeyboardInterrupt."""
+
+
+def no_progress(_what: str, _done: int, _total: int) -> None:
+    """The progress callback of those who show none."""
+
+
+class Embedder(Protocol):
+    """Text to unit vectors. ``id`` names model, weights and precision: two embedders with one id agree to 1e-4."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def dim(self) -> int: ...
+
+    @property
+    def max_tokens(self) -> int:
+        """The window, special tokens included; what lies beyond it does not reach the vector."""
+        ...
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text, special tokens included, before any truncation."""
+        ...
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        """(n, dim) float32, unit rows, in input order; no texts -> (0, dim)."""
+        ...
+
+
+class Generator(Protocol):
+    """A chat model. Deterministic for equal input, seed and temperature."""
+
+    @property
+    def name(self) -> str:
+        """What the answer's ``model`` says: a catalogue name, a file name, or an endpoint's model."""
+        ...
+
+    @property
+    def context_tokens(self) -> int:
+        """Prompt and answer together may not exceed this."""
+        ...
+
+    def count_tokens(self, messages: Sequence[Message]) -> int:
+        """Tokens of the whole prompt as the model will read it, chat template included."""
+        ...
+
+    def stream(self, messages: Sequence[Message], *, max_tokens: int) -> Iterator[str]:
+        """Pieces of the reply as they come; their concatenation is the reply.
+
+        :raises GenerationFailed: when the model breaks off or cannot be reached.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free what it holds; closing twice is harmless."""
+        ...
