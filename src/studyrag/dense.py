@@ -1,0 +1,68 @@
+"""Nearest vectors with FAISS: exact inner product over unit vectors, so scores are cosines.
+
+Flat search is exact and, up to some 200,000 chunks, within the bar for a warm query; no approximate index is built
+below that. ``vectors`` gives the rows back for fusion and for re-use in the next build.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from studyrag.errors import IndexDamaged
+from studyrag.records import Scored
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from studyrag.protocols import Vectors
+
+
+def save_vectors(path: Path, vectors: Vectors) -> None:
+    """Writes a FAISS flat inner-product index."""
+    import faiss
+
+    index = faiss.IndexFlatIP(vectors.shape[1])
+    index.add(np.ascontiguousarray(vectors))
+    faiss.write_index(index, str(path))
+
+
+class DenseIndex:
+    """A flat FAISS index read from disk, memory-mapped where FAISS can.
+
+    :raises IndexDamaged: when FAISS cannot read the file or it has another shape.
+    """
+
+    def __init__(self, path: Path, *, n: int, dim: int) -> None:
+        import faiss
+
+        try:
+            self._index: Any = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+        except RuntimeError as err:
+            raise IndexDamaged(f"{path}: FAISS cannot read it", fix="studyrag index --full") from err
+        if (self._index.ntotal, self._index.d) != (n, dim):
+            raise IndexDamaged(f"{path}: holds other vectors than the chunks", fix="studyrag index --full")
+        self._faiss = faiss
+
+    def search(self, query: Vectors, k: int, *, allowed: NDArray[np.bool_] | None = None) -> list[Scored]:
+        """The ``k`` rows with the highest cosine to ``query`` (dim,); ties break by row. k > n gives all rows."""
+        k = min(k, self._index.ntotal)
+        if k <= 0:
+            return []
+        parameters = None
+        if allowed is not None:
+            selector = self._faiss.IDSelectorBatch(np.flatnonzero(allowed).astype(np.int64))
+            parameters = self._faiss.SearchParameters(sel=selector)
+        scores, rows = self._index.search(query.reshape(1, -1), k, params=parameters)
+        found = sorted((-float(score), int(row)) for score, row in zip(scores[0], rows[0], strict=True) if row >= 0)
+        return [Scored(row, rank, -score) for rank, (score, row) in enumerate(found, start=1)]
+
+    def vectors(self, rows: Sequence[int]) -> Vectors:
+        """(len(rows), dim) float32."""
+        if not len(rows):
+            return np.zeros((0, self._index.d), dtype=np.float32)
+        out: Vectors = self._index.reconstruct_batch(np.asarray(rows, dtype=np.int64))
+        return out

@@ -1,0 +1,169 @@
+"""BM25 over postings: the scores of rank-bm25's BM25Okapi, at a cost that grows with the query's postings only.
+
+The forward index (terms of each chunk) is kept beside the postings, so that a re-index reads only changed notes.
+Stores no text. All arrays may be memory-mapped.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from studyrag.records import Scored
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Ints = NDArray[np.int64]
+
+K1 = 1.5
+B = 0.75
+EPSILON = 0.25
+"""rank-bm25's defaults for BM25Okapi."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """Terms of each row, as compressed rows: row r has terms[indptr[r]:indptr[r+1]] with counts alongside."""
+
+    indptr: Ints  # (n + 1,)
+    terms: NDArray[np.int32]  # (nnz,) term numbers
+    counts: NDArray[np.int32]  # (nnz,)
+
+    @property
+    def n(self) -> int:
+        return len(self.indptr) - 1
+
+    def take(self, rows: Sequence[int]) -> Forward:
+        """Those rows only, in that order."""
+        pick = np.asarray(rows, dtype=np.int64)
+        lengths = (self.indptr[1:] - self.indptr[:-1])[pick] if len(pick) else np.zeros(0, dtype=np.int64)
+        indptr = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(lengths, dtype=np.int64)])
+        at = np.repeat(self.indptr[pick] - indptr[:-1], lengths) + np.arange(int(indptr[-1])) if len(pick) else pick
+        return Forward(indptr, np.asarray(self.terms)[at], np.asarray(self.counts)[at])
+
+
+class Vocabulary:
+    """Terms numbered in order of first sight."""
+
+    def __init__(self, known: Iterable[str] = ()) -> None:
+        self.terms = list(known)
+        self.number = {term: at for at, term in enumerate(self.terms)}
+
+    def add(self, term: str) -> int:
+        at = self.number.setdefault(term, len(self.terms))
+        if at == len(self.terms):
+            self.terms.append(term)
+        return at
+
+
+def forward_index(documents: Iterable[Sequence[str]], vocabulary: Vocabulary) -> Forward:
+    """Counts the terms of each document; new terms are added to ``vocabulary``."""
+    indptr, numbers, counts = [0], [], []
+    for document in documents:
+        for term, count in Counter(document).items():
+            numbers.append(vocabulary.add(term))
+            counts.append(count)
+        indptr.append(len(numbers))
+    return Forward(
+        np.asarray(indptr, dtype=np.int64), np.asarray(numbers, dtype=np.int32), np.asarray(counts, dtype=np.int32)
+    )
+
+
+def join(parts: Sequence[Forward]) -> Forward:
+    """Rows of all parts, in order; term numbers must come from one vocabulary."""
+    indptr = [np.zeros(1, dtype=np.int64)]
+    for part in parts:
+        indptr.append(part.indptr[1:] + indptr[-1][-1])
+    empty = np.zeros(0, dtype=np.int32)
+    return Forward(
+        np.concatenate(indptr),
+        np.concatenate([empty, *(part.terms for part in parts)]),
+        np.concatenate([empty, *(part.counts for part in parts)]),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Postings:
+    """Rows of each term, ascending: term t is in rows[indptr[t]:indptr[t+1]], counts alongside."""
+
+    indptr: Ints  # (terms + 1,)
+    rows: NDArray[np.int32]  # (nnz,)
+    counts: NDArray[np.int32]  # (nnz,)
+    lengths: NDArray[np.int32]  # (n,) terms of each row, repeats counted
+    idf: NDArray[np.float64]  # (terms,)
+
+
+def invert(forward: Forward, n_terms: int) -> Postings:
+    """Postings with BM25Okapi's idf: ln((N - n + 0.5) / (n + 0.5)), negatives raised to EPSILON times the mean idf.
+
+    Source: Robertson & Zaragoza 2009; the floor is rank-bm25's.
+    """
+    order = np.argsort(forward.terms, kind="stable")
+    row_of = np.repeat(np.arange(forward.n, dtype=np.int32), np.diff(forward.indptr))
+    document_frequency = np.bincount(forward.terms, minlength=n_terms).astype(np.int64)
+    indptr = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(document_frequency)])
+    totals = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(forward.counts, dtype=np.int64)])
+    lengths = (totals[forward.indptr[1:]] - totals[forward.indptr[:-1]]).astype(np.int32)
+    return Postings(indptr, row_of[order], forward.counts[order], lengths, _idf(document_frequency, forward.n))
+
+
+def _idf(document_frequency: Ints, n: int) -> NDArray[np.float64]:
+    idf = np.zeros(len(document_frequency), dtype=np.float64)
+    used = document_frequency > 0
+    idf[used] = np.log(n - document_frequency[used] + 0.5) - np.log(document_frequency[used] + 0.5)
+    if used.any():
+        idf[used & (idf < 0)] = EPSILON * float(idf[used].mean())
+    return idf
+
+
+class BM25:
+    """Scores rows for a bag of term numbers."""
+
+    def __init__(self, postings: Postings) -> None:
+        self._postings = postings
+        self._average = float(postings.lengths.mean()) if len(postings.lengths) else 0.0
+
+    def scores(self, query: Sequence[int]) -> NDArray[np.float64]:
+        """(n,) float64; repeated terms count as often as they stand in the query. No terms -> zeros."""
+        postings = self._postings
+        total = np.zeros(len(postings.lengths), dtype=np.float64)
+        for term, times in Counter(query).items():
+            span = slice(int(postings.indptr[term]), int(postings.indptr[term + 1]))
+            rows, counts = postings.rows[span], postings.counts[span].astype(np.float64)
+            norm = K1 * (1 - B + B * postings.lengths[rows] / self._average)
+            total[rows] += times * postings.idf[term] * (counts * (K1 + 1) / (counts + norm))
+        return total
+
+    def search(self, query: Sequence[int], k: int, *, allowed: NDArray[np.bool_] | None = None) -> list[Scored]:
+        """The ``k`` best rows that hold any term of the query; ties break by row. Empty query -> []."""
+        if not query or not len(self._postings.lengths):
+            return []
+        scores = self.scores(query)
+        touched = np.zeros(len(scores), dtype=bool)
+        for term in set(query):
+            touched[self._postings.rows[int(self._postings.indptr[term]) : int(self._postings.indptr[term + 1])]] = True
+        if allowed is not None:
+            touched &= allowed
+        return best(scores, np.flatnonzero(touched), k)
+
+    def idf(self, term: int) -> float:
+        return float(self._postings.idf[term])
+
+    def document_frequency(self, term: int) -> int:
+        return int(self._postings.indptr[term + 1] - self._postings.indptr[term])
+
+
+def best(scores: NDArray[np.float64], rows: NDArray[np.int64], k: int) -> list[Scored]:
+    """The ``k`` of ``rows`` with the highest scores, ties by row."""
+    if len(rows) > k:
+        kth = np.partition(scores[rows], len(rows) - k)[len(rows) - k]
+        rows = rows[scores[rows] >= kth]
+    order = rows[np.lexsort((rows, -scores[rows]))][:k]
+    return [Scored(int(row), rank, float(scores[row])) for rank, row in enumerate(order, start=1)]
+
+

@@ -1,0 +1,149 @@
+"""Notes to chunks that fit the embedder's window together with their heading path.
+
+Within a section, whole blocks are packed while they fit. Prose and lists that are too long are cut by
+langchain-text-splitters; tables between rows, repeating their header rows as ``context``; a fence or a formula is never
+cut, so one that is longer than the window stays one chunk (``embedding.embed_whole`` reads it in windows).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from studyrag.records import Block, BlockKind, Chunk, Note, Section
+
+TokenCounter = Callable[[Sequence[str]], list[int]]
+"""Tokens of each text, special tokens included."""
+
+_SENTENCE_ENDS = ["\n\n", "\n", r"(?<=[.!?;:])\s+", r"\s+", ""]
+_MIN_ROOM = 48
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """A span that may stand alone in a chunk. Not cut any further."""
+
+    start: int
+    end: int
+    context: str
+    tokens: int
+    alone: bool
+
+
+def heading_line(title: str, headings: Sequence[str]) -> str:
+    """'Title › Heading › Sub', the title left out where the first heading repeats it."""
+    path = headings if headings and headings[0].casefold() == title.casefold() else (title, *headings)
+    return " › ".join(part for part in path if part)
+
+
+def embedding_text(chunk: Chunk) -> str:
+    """What the embedder reads for a chunk: heading path, context, text."""
+    parts = (heading_line(chunk.title, chunk.headings), chunk.context, chunk.text)
+    return "\n".join(part for part in parts if part)
+
+
+def split_note(note: Note, *, max_tokens: int, count_tokens: TokenCounter, chunk_tokens: int) -> list[Chunk]:
+    """Chunks in the order of the note. ``chunk_tokens`` <= ``max_tokens`` bounds heading path and text together.
+
+    Headings alone make no chunk: they are in every chunk's path. A section without text is passed over.
+    """
+    spans: list[tuple[Section, int, int, str]] = []
+    for section in note.sections:
+        head = heading_line(note.title, section.headings)
+        room = max(_MIN_ROOM, min(chunk_tokens, max_tokens) - count_tokens([head])[0])
+        for start, end, context in _pack(_pieces(note.text, section, room, count_tokens), room):
+            spans.append((section, start, end, context))
+    seen: dict[str, int] = {}
+    return [_chunk(note, section, start, end, context, seen) for section, start, end, context in spans]
+
+
+def _chunk(note: Note, section: Section, start: int, end: int, context: str, seen: dict[str, int]) -> Chunk:
+    text = note.text[start:end]
+    key = "\x00".join((note.id, *section.headings, context, text))
+    digest = hashlib.sha256(key.encode()).hexdigest()[:16]
+    copy = seen[digest] = seen.get(digest, 0) + 1
+    first = section.first_line + note.text.count("\n", section.start, start)
+    return Chunk(
+        id=digest if copy == 1 else f"{digest}-{copy}",
+        note_id=note.id,
+        title=note.title,
+        headings=section.headings,
+        start=start,
+        end=end,
+        first_line=first,
+        last_line=first + text.count("\n"),
+        context=context,
+        text=text,
+    )
+
+
+def _pack(pieces: Sequence[_Piece], room: int) -> Iterator[tuple[int, int, str]]:
+    """Neighbouring pieces joined greedily while their tokens fit."""
+    start, end, context, used = 0, 0, "", 0
+    for piece in pieces:
+        joinable = used and not piece.alone and not context and used + piece.tokens <= room
+        if joinable:
+            end, used = piece.end, used + piece.tokens
+            continue
+        if used:
+            yield start, end, context
+        start, end, context, used = piece.start, piece.end, piece.context, max(1, piece.tokens)
+    if used:
+        yield start, end, context
+
+
+def _pieces(text: str, section: Section, room: int, count_tokens: TokenCounter) -> list[_Piece]:
+    blocks = [block for block in section.blocks if block.kind is not BlockKind.HEADING]
+    counts = count_tokens([text[block.start : block.end] for block in blocks])
+    pieces: list[_Piece] = []
+    for block, tokens in zip(blocks, counts, strict=True):
+        if tokens <= room or block.kind in (BlockKind.CODE, BlockKind.MATH):
+            pieces.append(_Piece(block.start, block.end, "", tokens, alone=False))
+        elif block.kind is BlockKind.TABLE:
+            pieces.extend(_table_rows(text, block, room, count_tokens))
+        else:
+            pieces.extend(_cut(text, block, room, count_tokens))
+    return pieces
+
+
+def _table_rows(text: str, block: Block, room: int, count_tokens: TokenCounter) -> Iterator[_Piece]:
+    """Runs of rows that fit under the header rows; the first run carries the header itself."""
+    lines = text[block.start : block.end].split("\n")
+    header = "\n".join(lines[:2])
+    counts = count_tokens([header, *lines[2:]])
+    start = block.start
+    end, used, context = start + len(header), counts[0], ""
+    for line, tokens in zip(lines[2:], counts[1:], strict=True):
+        if used > counts[0] and used + tokens > room:
+            yield _Piece(start, end, context, used, alone=True)
+            start, used, context = end + 1, counts[0], header
+        end, used = end + 1 + len(line), used + tokens
+    yield _Piece(start, end, context, used, alone=True)
+
+
+def _cut(text: str, block: Block, room: int, count_tokens: TokenCounter) -> Iterator[_Piece]:
+    """Prose or a list, cut at the gentlest place that fits: paragraph, line, sentence, word, then anywhere."""
+    from langchain_text_splitters import RecursiveCharacterTextSplitter
+
+    source = text[block.start : block.end]
+    splitter = RecursiveCharacterTextSplitter(
+        separators=_SENTENCE_ENDS,
+        is_separator_regex=True,
+        keep_separator="end",
+        chunk_size=room,
+        chunk_overlap=0,
+        length_function=lambda part: count_tokens([part])[0],
+        strip_whitespace=False,
+    )
+    at = 0
+    parts: list[tuple[int, int]] = []
+    for part in splitter.split_text(source):
+        found = source.find(part, at)
+        start = found + len(part) - len(part.lstrip())
+        at = found + len(part)
+        end = found + len(part.rstrip())
+        if end > start:
+            parts.append((block.start + start, block.start + end))
+    for (start, end), tokens in zip(parts, count_tokens([text[a:b] for a, b in parts]), strict=True):
+        yield _Piece(start, end, "", tokens, alone=False)
