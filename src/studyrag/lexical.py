@@ -76,12 +76,10 @@ def forward_index(documents: Iterable[Sequence[str]], vocabulary: Vocabulary) ->
 
 def join(parts: Sequence[Forward]) -> Forward:
     """Rows of all parts, in order; term numbers must come from one vocabulary."""
-    indptr = [np.zeros(1, dtype=np.int64)]
-    for part in parts:
-        indptr.append(part.indptr[1:] + indptr[-1][-1])
+    lengths = [np.diff(part.indptr) for part in parts]
     empty = np.zeros(0, dtype=np.int32)
     return Forward(
-        np.concatenate(indptr),
+        np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(np.concatenate(lengths))]),
         np.concatenate([empty, *(part.terms for part in parts)]),
         np.concatenate([empty, *(part.counts for part in parts)]),
     )
@@ -113,11 +111,20 @@ def invert(forward: Forward, n_terms: int) -> Postings:
 
 
 def _idf(document_frequency: Ints, n: int) -> NDArray[np.float64]:
+    """rank-bm25's own idf for these document frequencies; 0.0 for a term that no row holds."""
+    from rank_bm25 import BM25Okapi
+
+    class Statistics(BM25Okapi):  # type: ignore[misc]
+        """BM25Okapi that is told the document frequencies instead of counting a corpus."""
+
+        def _initialize(self, corpus: object) -> dict[int, int]:
+            self.corpus_size = n
+            return {int(term): int(document_frequency[term]) for term in np.flatnonzero(document_frequency)}
+
     idf = np.zeros(len(document_frequency), dtype=np.float64)
-    used = document_frequency > 0
-    idf[used] = np.log(n - document_frequency[used] + 0.5) - np.log(document_frequency[used] + 0.5)
-    if used.any():
-        idf[used & (idf < 0)] = EPSILON * float(idf[used].mean())
+    if document_frequency.any():
+        for term, value in Statistics([], k1=K1, b=B, epsilon=EPSILON).idf.items():
+            idf[term] = value
     return idf
 
 

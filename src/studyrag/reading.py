@@ -48,6 +48,7 @@ class NoteFile:
     path: Path
     size: int
     mtime_ns: int
+    ctime_ns: int
 
 
 def find_notes(folder: Path, *, exclude: Sequence[str] = ()) -> tuple[list[NoteFile], list[Skipped]]:
@@ -100,7 +101,7 @@ def _walk(
                     skipped.append(Skipped(name, "not a regular file"))
                     continue
                 stat = entry.stat()
-                found.append(NoteFile(name, path, stat.st_size, stat.st_mtime_ns))
+                found.append(NoteFile(name, path, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
         except OSError as err:
             skipped.append(Skipped(name, f"cannot be reached: {err.strerror}"))
 
