@@ -22,8 +22,8 @@ from studyrag.index import Contents, Index, NoteRow, Recipe, SectionRow, Skipped
 from studyrag.lexical import Forward, Vocabulary, forward_index, join
 from studyrag.protocols import Embedder, Progress, no_progress
 from studyrag.reading import NoteFile, find_notes, front_matter_problem, read_note
-from studyrag.records import Chunk, Note, Skipped
-from studyrag.splitting import embedding_text, split_note
+from studyrag.records import Chunk, Note, Skipped, embedding_text
+from studyrag.splitting import split_note
 from studyrag.terms import VERSION as TERMS_VERSION
 from studyrag.terms import terms
 

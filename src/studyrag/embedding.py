@@ -6,11 +6,13 @@ package's deterministic fake: cosine grows with the words two texts share, so te
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import re
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,45 +31,40 @@ BATCH_TOKENS = 4096
 class OnnxEmbedder:
     """A sentence-embedding model exported to ONNX: token ids in, pooled and normalised vectors out.
 
+    Reads only ``embedder.json`` when made; the model itself is opened at first use, or ahead of it by ``preload``.
+
     :raises ModelDamaged: when a file is missing or cannot be opened.
     """
 
     def __init__(self, folder: Path, *, precision: str = "fp32", threads: int | None = None) -> None:
-        import onnxruntime
-
-        try:
+        self._folder, self._precision, self._threads = folder, precision, threads or _cores()
+        with _opening(folder):
             facts = json.loads((folder / "embedder.json").read_text(encoding="utf-8"))
-            self._tokenizer = _tokenizer(folder / "tokenizer.json")
-            options = onnxruntime.SessionOptions()
-            options.intra_op_num_threads = threads or _cores()
-            options.log_severity_level = 3
-            if facts.get("optimised", False):
-                options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-            file = "model.onnx" if precision == "fp32" else f"model.{precision}.onnx"
-            self._session: Any = onnxruntime.InferenceSession(
-                str(folder / file), options, providers=["CPUExecutionProvider"]
-            )
             self.dim = int(facts["dim"])
             self.max_tokens = int(facts["max_tokens"])
             self.id = f"{facts['name']}@{facts['weights_sha256'][:12]}/{precision}"
-        except (OSError, ValueError, KeyError, RuntimeError) as err:
-            raise ModelDamaged(
-                f"{folder.name}: the embedding model cannot be opened ({str(err).splitlines()[0][:200]})",
-                fix="run `studyrag models remove NAME` and `studyrag models pull NAME`",
-            ) from err
-        self._inputs = [item.name for item in self._session.get_inputs()]
+            self._optimised = bool(facts.get("optimised", False))
+        self._opened: tuple[Any, Any, tuple[str, ...]] | None = None
+        self._lock = threading.Lock()
+
+    def preload(self) -> None:
+        """Opens the model in a background thread; errors come at first use."""
+        threading.Thread(target=self._try_open, daemon=True).start()
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        return [len(encoding.ids) for encoding in self._tokenizer.encode_batch_fast(list(texts))]
+        tokenizer, _, _ = self._open()
+        return [len(encoding.ids) for encoding in tokenizer.encode_batch_fast(list(texts))]
 
     def embed(self, texts: Sequence[str]) -> Vectors:
+        tokenizer, _, _ = self._open()
         vectors = np.zeros((len(texts), self.dim), dtype=np.float32)
-        ids = [_window(encoding.ids, self.max_tokens) for encoding in self._tokenizer.encode_batch_fast(list(texts))]
+        ids = [_window(encoding.ids, self.max_tokens) for encoding in tokenizer.encode_batch_fast(list(texts))]
         for rows in _batches([len(one) for one in ids]):
             vectors[rows] = self._run([ids[row] for row in rows])
         return vectors
 
     def _run(self, ids: Sequence[Sequence[int]]) -> Vectors:
+        _, session, inputs = self._open()
         width = max(len(one) for one in ids)
         tokens = np.zeros((len(ids), width), dtype=np.int64)  # (B, T)
         mask = np.zeros_like(tokens)
@@ -75,8 +72,44 @@ class OnnxEmbedder:
             tokens[row, : len(one)] = one
             mask[row, : len(one)] = 1
         feed = {"input_ids": tokens, "attention_mask": mask, "token_type_ids": np.zeros_like(tokens)}
-        vectors: Vectors = self._session.run(None, {name: feed[name] for name in self._inputs})[0]
+        vectors: Vectors = session.run(None, {name: feed[name] for name in inputs})[0]
         return vectors
+
+    def _try_open(self) -> None:
+        with contextlib.suppress(ModelDamaged):
+            self._open()
+
+    def _open(self) -> tuple[Any, Any, tuple[str, ...]]:
+        """(tokenizer, session, names of its inputs), opened once."""
+        with self._lock:
+            if self._opened is None:
+                with _opening(self._folder):
+                    self._opened = self._read()
+            return self._opened
+
+    def _read(self) -> tuple[Any, Any, tuple[str, ...]]:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self._threads
+        options.log_severity_level = 3
+        if self._optimised:
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        file = self._folder / ("model.onnx" if self._precision == "fp32" else f"model.{self._precision}.onnx")
+        session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        return _tokenizer(self._folder / "tokenizer.json"), session, tuple(one.name for one in session.get_inputs())
+
+
+@contextlib.contextmanager
+def _opening(folder: Path) -> Iterator[None]:
+    """Translates whatever a broken model file raises; onnxruntime's and tokenizers' errors have no common base."""
+    try:
+        yield
+    except Exception as err:
+        raise ModelDamaged(
+            f"{folder.name}: the embedding model cannot be opened ({(str(err).splitlines() or ['?'])[0][:200]})",
+            fix="run `studyrag models remove NAME`, then `studyrag models pull NAME`",
+        ) from err
 
 
 def _tokenizer(path: Path) -> Any:
@@ -113,6 +146,47 @@ def _cores() -> int:
     return max(1, os.cpu_count() or 1)
 
 
+class SentenceTransformersEmbedder:
+    """Any model folder that sentence-transformers loads and that has no ONNX twin. Slow to start: it imports torch."""
+
+    def __init__(self, folder: Path) -> None:
+        from sentence_transformers import SentenceTransformer
+
+        with _opening(folder):
+            self._model: Any = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
+        self.dim = int(self._model.get_embedding_dimension())
+        self.max_tokens = int(self._model.max_seq_length or 512)
+        self.id = f"{folder.name}@{_weights(folder)[:12]}/torch"
+
+    def preload(self) -> None:
+        """Already loaded."""
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        return [len(ids) for ids in self._model.tokenizer(list(texts))["input_ids"]] if texts else []
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        if not texts:
+            return np.zeros((0, self.dim), dtype=np.float32)
+        vectors: Vectors = self._model.encode(list(texts), normalize_embeddings=True, show_progress_bar=False)
+        return vectors.astype(np.float32)
+
+
+def _weights(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for file in sorted(folder.rglob("*.safetensors")):
+        with file.open("rb") as handle:
+            while part := handle.read(2**20):
+                digest.update(part)
+    return digest.hexdigest()
+
+
+def open_embedder(folder: Path, *, precision: str) -> OnnxEmbedder | SentenceTransformersEmbedder:
+    """The twin where the folder has one, else sentence-transformers itself."""
+    if (folder / "embedder.json").is_file():
+        return OnnxEmbedder(folder, precision=precision)
+    return SentenceTransformersEmbedder(folder)
+
+
 class HashEmbedder:
     """The package's fake embedder: each word adds one pseudo-random unit vector. For tests, not for finding things."""
 
@@ -120,6 +194,9 @@ class HashEmbedder:
         self.dim = dim
         self.max_tokens = max_tokens
         self.id = f"hash@{dim}/fp32"
+
+    def preload(self) -> None:
+        """Nothing to load."""
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         return [len(_WORD.findall(text)) + 2 for text in texts]

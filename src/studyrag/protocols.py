@@ -35,6 +35,10 @@ class Embedder(Protocol):
         """The window, special tokens included; what lies beyond it does not reach the vector."""
         ...
 
+    def preload(self) -> None:
+        """Starts loading in the background, where that helps; errors come at first use."""
+        ...
+
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text, special tokens included, before any truncation."""
         ...

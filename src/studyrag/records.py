@@ -7,7 +7,7 @@ are comparable only with scores of the same maker.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -90,6 +90,18 @@ class Chunk:
     last_line: int
     context: str
     text: str
+
+
+def heading_line(title: str, headings: Sequence[str]) -> str:
+    """'Title › Heading › Sub', the title left out where the first heading repeats it."""
+    path = headings if headings and headings[0].casefold() == title.casefold() else (title, *headings)
+    return " › ".join(part for part in path if part)
+
+
+def embedding_text(chunk: Chunk) -> str:
+    """What the embedder and the term index read for a chunk: heading path, context, text."""
+    parts = (heading_line(chunk.title, chunk.headings), chunk.context, chunk.text)
+    return "\n".join(part for part in parts if part)
 
 
 @dataclass(frozen=True, slots=True)

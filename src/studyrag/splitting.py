@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from studyrag.records import Block, BlockKind, Chunk, Note, Section
+from studyrag.records import Block, BlockKind, Chunk, Note, Section, heading_line
 
 TokenCounter = Callable[[Sequence[str]], list[int]]
 """Tokens of each text, special tokens included."""
@@ -29,18 +29,6 @@ class _Piece:
     context: str
     tokens: int
     alone: bool
-
-
-def heading_line(title: str, headings: Sequence[str]) -> str:
-    """'Title › Heading › Sub', the title left out where the first heading repeats it."""
-    path = headings if headings and headings[0].casefold() == title.casefold() else (title, *headings)
-    return " › ".join(part for part in path if part)
-
-
-def embedding_text(chunk: Chunk) -> str:
-    """What the embedder reads for a chunk: heading path, context, text."""
-    parts = (heading_line(chunk.title, chunk.headings), chunk.context, chunk.text)
-    return "\n".join(part for part in parts if part)
 
 
 def split_note(note: Note, *, max_tokens: int, count_tokens: TokenCounter, chunk_tokens: int) -> list[Chunk]:

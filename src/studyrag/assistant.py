@@ -1,0 +1,408 @@
+"""The facade: settings in, answers out. Wires the stages; nothing below it knows settings.
+
+Opens the index, brings it up to date with the notes (or leaves changed notes out), and runs a question through
+retrieval, the evidence check, packing, generation and attribution as a stream of events.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from studyrag.errors import IndexBusy, IndexMismatch, IndexMissing, IndexNotWritable, Misuse
+from studyrag.protocols import Embedder, Generator, Progress, no_progress
+from studyrag.records import Answer, Chunk, Context, Hit, Sentence, Trace
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from studyrag.building import Built, Changes
+    from studyrag.index import Index
+    from studyrag.packing import Span
+    from studyrag.retrieving import Query, Retriever
+    from studyrag.settings import Settings
+
+MAX_QUESTION_CHARS = 4000
+NEAREST = 3
+Notice = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The evidence is chosen; what follows was written from it."""
+
+    context: Context
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Some more text of the answer."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Attributed:
+    """The sentence whose pieces have just ended, with its verdict. In strict mode unsupported ones never come."""
+
+    sentence: Sentence
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The last event."""
+
+    answer: Answer
+
+
+Event = Reading | Piece | Attributed | Answered
+
+
+class Assistant:
+    """Answers questions from one notes folder. Not thread-safe; close it when done.
+
+    ``generator`` None means that answers are extracted. ``notice`` gets one-line remarks for people.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        embedder: Embedder,
+        generator: Generator | None = None,
+        *,
+        progress: Progress = no_progress,
+        notice: Notice = lambda _text: None,
+    ) -> None:
+        self._settings, self._embedder, self._generator = settings, embedder, generator
+        self._progress, self._notice = progress, notice
+        self._index: Index | None = None
+        self._stale: frozenset[str] = frozenset()
+
+    def close(self) -> None:
+        if self._index is not None:
+            self._index.close()
+        if self._generator is not None:
+            self._generator.close()
+
+    def index_notes(self, *, full: bool = False) -> Built:
+        """Brings the index up to date with the notes."""
+        from studyrag.building import build
+
+        settings = self._settings
+        return build(
+            settings.notes,
+            settings.index,
+            embedder=self._embedder,
+            chunk_tokens=settings.chunk_tokens,
+            max_note_bytes=settings.max_note_bytes,
+            exclude=settings.exclude,
+            full=full,
+            progress=self._progress,
+        )
+
+    def refresh(self) -> Index:
+        """The index, agreeing with the notes: indexed anew where they changed, or with changed notes set aside.
+
+        :raises IndexMissing, IndexDamaged, IndexMismatch, NotesError: see ``errors``.
+        """
+        from studyrag.building import find_changes
+
+        index = self._open()
+        changes = find_changes(index, self._settings.notes, exclude=self._settings.exclude)
+        if changes and self._settings.stale == "reindex":
+            try:
+                self.index_notes()
+                index.close()
+                self._index = None
+                index, changes = self._open(), None
+            except (IndexBusy, IndexNotWritable) as err:
+                self._notice(f"The notes changed, but the index could not be brought up to date: {err.message}.")
+        self._stale = changes.stale() if changes else frozenset()
+        if changes:
+            self._notice(_staleness(changes))
+        return index
+
+    def _open(self) -> Index:
+        from studyrag.index import Index
+
+        if self._index is None:
+            try:
+                self._index = Index(self._settings.index)
+            except IndexMissing:
+                self._notice(f"No index yet: indexing {self._settings.notes}.")
+                self.index_notes()
+                self._index = Index(self._settings.index)
+            self._check_recipe(self._index)
+        return self._index
+
+    def _check_recipe(self, index: Index) -> None:
+        built, wanted = index.recipe, self._embedder
+        if (built.embedder, built.dim) != (wanted.id, wanted.dim):
+            self._index = None
+            raise IndexMismatch(
+                f"{index.folder}: built with {built.embedder} ({built.dim}-d); settings ask for {wanted.id} ({wanted.dim}-d)",
+                fix="studyrag index --full",
+            )
+
+    def search(
+        self,
+        question: str,
+        k: int,
+        *,
+        retriever: str | None = None,
+        paths: Sequence[str] = (),
+        tags: Sequence[str] = (),
+        trace: Trace | None = None,
+    ) -> list[Hit]:
+        """The ``k`` best chunks for the question.
+
+        :raises Misuse: for an empty or huge question, or filters that no note passes.
+        """
+        check_question(question)
+        trace = trace if trace is not None else Trace()
+        index = _timed(trace, "index", self.refresh)
+        hits, _ = self._retrieve(index, question, k, retriever, paths, tags, trace)
+        return hits
+
+    def _retrieve(
+        self,
+        index: Index,
+        question: str,
+        k: int,
+        retriever: str | None,
+        paths: Sequence[str],
+        tags: Sequence[str],
+        trace: Trace,
+    ) -> tuple[list[Hit], Query]:
+        allowed = self._allowed(index, paths, tags)
+        finder = self._retriever
+        query = finder.query(question, trace)
+        hits = finder.search(query, k, trace=trace, retriever=retriever or self._settings.retriever, allowed=allowed)
+        return hits, query
+
+    @property
+    def _retriever(self) -> Retriever:
+        from studyrag.retrieving import Retriever
+
+        settings = self._settings
+        return Retriever(
+            self._open(), self._embedder, candidates=settings.candidates, dense_weight=settings.dense_weight
+        )
+
+    def _allowed(self, index: Index, paths: Sequence[str], tags: Sequence[str]) -> NDArray[np.bool_] | None:
+        """Rows that the filters and staleness leave, or None for all."""
+        from studyrag.reading import matches_glob
+
+        if not paths and not tags and not self._stale:
+            return None
+        wanted = {tag.lstrip("#").casefold() for tag in tags}
+        chosen = [
+            note_id
+            for note_id, note_tags in index.note_tags().items()
+            if (not paths or any(matches_glob(note_id, path) for path in paths))
+            and wanted <= {tag.casefold() for tag in note_tags}
+        ]
+        if not chosen:
+            asked = ", ".join([*(f"--path {path}" for path in paths), *(f"--tag {tag}" for tag in tags)])
+            raise Misuse(f"no note passes {asked}", fix="`studyrag status` lists the notes and tags")
+        return index.rows_of(note_id for note_id in chosen if note_id not in self._stale)
+
+    def ask(
+        self, question: str, *, paths: Sequence[str] = (), tags: Sequence[str] = (), extract: bool = False
+    ) -> Iterator[Event]:
+        """Events in order: Reading, then Pieces with an Attributed after each sentence, then one Answered.
+
+        An abstention is one Answered, before any generation.
+        """
+        check_question(question)
+        trace = Trace()
+        index = _timed(trace, "index", self.refresh)
+        depth = max(4 * self._settings.passages, NEAREST)
+        hits, query = self._retrieve(index, question, depth, None, paths, tags, trace)
+        if not _timed(trace, "evidence", lambda: self._covered(hits, query, trace)):
+            yield Answered(self._abstention(question, hits, trace))
+        elif extract or self._generator is None:
+            yield from self._extracted(question, hits, index, trace)
+        else:
+            yield from self._generated(question, hits, index, self._generator, trace)
+
+    def _covered(self, hits: Sequence[Hit], query: Query, trace: Trace) -> bool:
+        from studyrag.evidence import features, weigh
+
+        weights = self._retriever.term_weights(query.terms)
+        found = weigh(features(hits, weights, query.unknown), threshold=self._settings.min_coverage)
+        trace.add("coverage", 0.0, probability=found.probability, **found.features)
+        return found.covered
+
+    def _abstention(self, question: str, hits: Sequence[Hit], trace: Trace) -> Answer:
+        from studyrag.index import nearest
+
+        seen: dict[tuple[str, tuple[str, ...]], Chunk] = {}
+        for hit in hits:
+            seen.setdefault((hit.chunk.note_id, hit.chunk.headings), hit.chunk)
+        places = tuple(nearest(chunk) for chunk in list(seen.values())[:NEAREST])
+        return Answer(question, "", True, (), (), places, "none", trace.timings_ms())
+
+    def _context(self, hits: Sequence[Hit], index: Index, count: Callable[[str], int], budget: int) -> Context:
+        from studyrag.packing import Span, pack
+
+        texts: dict[str, str] = {}
+
+        def section_of(chunk: Chunk) -> Span:
+            for section in index.sections(chunk.note_id):
+                if section.start <= chunk.start and chunk.end <= section.end:
+                    place = (section.start, section.end, section.first_line, section.last_line)
+                    return Span(chunk.note_id, chunk.headings, *place)
+            raise AssertionError(f"chunk {chunk.id} lies in no section")
+
+        def text_of(span: Span) -> str:
+            if span.note_id not in texts:
+                texts[span.note_id] = index.note_text(span.note_id)
+            return texts[span.note_id][span.start : span.end]
+
+        return pack(
+            hits, section_of=section_of, text_of=text_of, count_tokens=count, budget=budget, most=self._settings.passages
+        )
+
+    def _extracted(self, question: str, hits: Sequence[Hit], index: Index, trace: Trace) -> Iterator[Event]:
+        from studyrag.extracting import extract
+
+        context = self._context(hits, index, lambda text: len(text) // 4, self._settings.context_tokens)
+        yield Reading(context)
+        started = time.perf_counter()
+        sentences, citations = extract(
+            question, context.passages, embedder=self._embedder, term_weights=self._retriever.term_weights
+        )
+        trace.add("extract", (time.perf_counter() - started) * 1000, sentences=len(sentences))
+        for sentence in sentences:
+            yield Piece(sentence.text.rstrip())
+            yield Attributed(sentence)
+        text = "".join(sentence.text for sentence in sentences).strip()
+        yield Answered(Answer(question, text, False, sentences, citations, (), "extract", trace.timings_ms()))
+
+    def _generated(
+        self, question: str, hits: Sequence[Hit], index: Index, generator: Generator, trace: Trace
+    ) -> Iterator[Event]:
+        from studyrag.attributing import Attributor
+        from studyrag.prompting import messages
+
+        started = time.perf_counter()
+        context = self._fitted(question, hits, index, generator)
+        trace.add("pack", (time.perf_counter() - started) * 1000, tokens=context.tokens, left_out=context.left_out)
+        yield Reading(context)
+        attributor = Attributor(
+            question, context.passages, embedder=self._embedder, term_weights=self._retriever.term_weights
+        )
+        sentences: list[Sentence] = []
+        stream = generator.stream(messages(question, context.passages), max_tokens=self._settings.answer_tokens)
+        for event in _sentences(stream, attributor.sentence, trace, strict=self._settings.strict):
+            if isinstance(event, Attributed):
+                sentences.append(event.sentence)
+            yield event
+        text = "".join(sentence.text for sentence in sentences).strip()
+        answer = Answer(
+            question, text, False, tuple(sentences), attributor.citations(), (), generator.name, trace.timings_ms()
+        )
+        yield Answered(answer)
+
+    def _fitted(self, question: str, hits: Sequence[Hit], index: Index, generator: Generator) -> Context:
+        """A context whose whole prompt leaves room for the answer, counted by the generator itself."""
+        from studyrag.prompting import messages
+        from studyrag.records import Message
+
+        empty = generator.count_tokens([Message("user", "")])
+        room = generator.context_tokens - self._settings.answer_tokens - generator.count_tokens(messages(question, ()))
+        budget = min(self._settings.context_tokens, room)
+        if budget < 64:
+            raise Misuse(
+                f"the question leaves no room for notes in the model's {generator.context_tokens} tokens",
+                fix="ask a shorter question, or set a smaller `answer_tokens`",
+            )
+        context = self._context(
+            hits, index, lambda text: generator.count_tokens([Message("user", text)]) - empty, budget
+        )
+        limit = generator.context_tokens - self._settings.answer_tokens
+        while len(context.passages) > 1 and generator.count_tokens(messages(question, context.passages)) > limit:
+            context = Context(context.passages[:-1], context.tokens, context.left_out)
+        return context
+
+
+T = TypeVar("T")
+
+
+def _timed(trace: Trace, stage: str, work: Callable[[], T]) -> T:
+    started = time.perf_counter()
+    result = work()
+    trace.add(stage, (time.perf_counter() - started) * 1000)
+    return result
+
+
+_WAITING = re.compile(r"\s+(?:[-*+]|\d+[.)])?\s*\Z")
+
+
+def _sentences(
+    stream: Iterator[str], attribute: Callable[[str], Sentence], trace: Trace, *, strict: bool
+) -> Iterator[Piece | Attributed]:
+    """Pieces as they can be shown, and each sentence's verdict as soon as it has ended."""
+    from studyrag.attributing import without_markers
+    from studyrag.sentences import SentenceStream
+
+    buffer, splitter, shown = "", SentenceStream(), 0
+    started = time.perf_counter()
+    first_token = None
+    spent = 0.0
+
+    def finish(text: str) -> Iterator[Piece | Attributed]:
+        nonlocal spent, shown
+        began = time.perf_counter()
+        sentence = attribute(without_markers(text))
+        spent += time.perf_counter() - began
+        if strict and sentence.supported is False:
+            shown = 0
+            return
+        body = text.rstrip()
+        if len(body) > shown:
+            yield Piece(body[shown:])
+        shown = 0
+        yield Attributed(sentence)
+        yield Piece(text[len(body) :])
+
+    for piece in stream:
+        if first_token is None:
+            first_token = time.perf_counter() - started
+            trace.add("first_token", first_token * 1000)
+        buffer += piece
+        for text in splitter.feed(piece):
+            yield from finish(text)
+            buffer = buffer[len(text) :]
+        ready = len(_WAITING.sub("", buffer))
+        if not strict and ready > shown:
+            yield Piece(buffer[shown:ready])
+            shown = ready
+    for text in splitter.rest():
+        yield from finish(text)
+    trace.add("generate", (time.perf_counter() - started - spent - (first_token or 0.0)) * 1000)
+    trace.add("attribute", spent * 1000)
+
+
+def check_question(question: str) -> None:
+    """:raises Misuse: when there is nothing to look for, or far too much."""
+    if not question.strip():
+        raise Misuse("the question is empty", fix='type one, e.g. studyrag ask "What is a KV cache?"')
+    if len(question) > MAX_QUESTION_CHARS:
+        raise Misuse(
+            f"the question has {len(question):,} characters; at most {MAX_QUESTION_CHARS:,} are read",
+            fix="ask something shorter; to search within a text, put it in your notes",
+        )
+
+
+def _staleness(changes: Changes) -> str:
+    parts = [
+        f"{len(names)} {what}" for what, names in (
+            ("new", changes.added), ("changed", changes.changed), ("removed", changes.removed)) if names
+    ]  # fmt: skip
+    return f"Notes differ from the index ({', '.join(parts)}); those are left out. `studyrag index` brings them in."

@@ -1,0 +1,51 @@
+"""Do the notes answer the question at all? A calibrated probability from absolute evidence, before any generation.
+
+Looks at the cosine of the best hits and at how much of the question's weight in terms those hits hold. Fused scores are
+not used: they are relative to one query. The coefficients were fitted by ``evals/fit_evidence.py`` on the calibration
+questions; docs/log.md has the numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from studyrag.records import Evidence, Hit, embedding_text
+from studyrag.terms import terms
+
+TOP = 5
+COEFFICIENTS: Mapping[str, float] = {"intercept": -6.0, "cosine": 8.0, "cosine_mean": 4.0, "covered": 2.0, "unknown": -2.0}
+
+
+def features(hits: Sequence[Hit], weights: Mapping[str, float], unknown: Sequence[str]) -> dict[str, float]:
+    """All in [-1, 1]. ``weights`` are the question's terms with their idf; no hits -> zeros and all unknown.
+
+    cosine: best hit; cosine_mean: mean of the best three; covered: share of the weight found in the hit that covers
+    most; covered_all: share found in the best ``TOP`` together; unknown: share of the weight that no note holds.
+    """
+    total = sum(weights.values())
+    if not hits:
+        return {"cosine": 0.0, "cosine_mean": 0.0, "covered": 0.0, "covered_all": 0.0, "unknown": 1.0}
+    cosines = sorted((hit.cosine for hit in hits), reverse=True)
+    held = [set(terms(embedding_text(hit.chunk))) for hit in hits[:TOP]]
+    everything = set().union(*held)
+
+    def share(words: set[str]) -> float:
+        return sum(weight for word, weight in weights.items() if word in words) / total if total else 0.0
+
+    return {
+        "cosine": cosines[0],
+        "cosine_mean": sum(cosines[:3]) / len(cosines[:3]),
+        "covered": max(share(words) for words in held),
+        "covered_all": share(everything),
+        "unknown": share(set(unknown)),
+    }
+
+
+def weigh(values: Mapping[str, float], *, threshold: float) -> Evidence:
+    """Logistic regression on ``values``; covered when the probability reaches ``threshold``."""
+    score = COEFFICIENTS["intercept"] + sum(
+        weight * values[name] for name, weight in COEFFICIENTS.items() if name != "intercept"
+    )
+    probability = 1 / (1 + math.exp(-score))
+    return Evidence(probability, probability >= threshold, dict(values))

@@ -1,0 +1,56 @@
+"""Two rankings to one: a weighted sum of normalised scores, or reciprocal rank fusion where nothing is tuned.
+
+Every candidate has its true cosine and its true BM25 score, also when only one arm proposed it, so nothing is guessed
+for a chunk that an arm left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+RRF_K = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A row with what both arms say of it. Ranks are None where the arm did not propose the row."""
+
+    row: int
+    lexical: float
+    cosine: float
+    lexical_rank: int | None
+    dense_rank: int | None
+
+
+def weighted_sum(candidates: Sequence[Candidate], *, dense_weight: float) -> dict[int, float]:
+    """Row to score in [0, 1]: w · norm(cosine) + (1 - w) · norm(BM25), each scaled by its own best.
+
+    The cosine's zero is its lowest among the candidates, BM25's is 0 (no shared term). Source: Bruch et al. 2023,
+    An Analysis of Fusion Functions for Hybrid Retrieval (theoretical minimum for the lexical arm).
+    """
+    if not candidates:
+        return {}
+    low = min(candidate.cosine for candidate in candidates)
+    span = max(candidate.cosine for candidate in candidates) - low
+    top = max(candidate.lexical for candidate in candidates)
+    scores = {}
+    for candidate in candidates:
+        dense = (candidate.cosine - low) / span if span > 0 else 1.0
+        lexical = max(0.0, candidate.lexical) / top if top > 0 else 0.0
+        scores[candidate.row] = dense_weight * dense + (1 - dense_weight) * lexical
+    return scores
+
+
+def reciprocal_rank(rankings: Sequence[Mapping[int, int]], *, k: int = RRF_K) -> dict[int, float]:
+    """Row to the sum over rankings of 1 / (k + rank). Source: Cormack, Clarke & Büttcher 2009."""
+    scores: dict[int, float] = {}
+    for ranking in rankings:
+        for row, rank in ranking.items():
+            scores[row] = scores.get(row, 0.0) + 1 / (k + rank)
+    return scores
+
+
+def ranked(scores: Mapping[int, float], *, ids: Mapping[int, str]) -> list[tuple[int, float]]:
+    """(row, score) best first; ties break by chunk id, so that the order does not depend on the build."""
+    return sorted(scores.items(), key=lambda item: (-item[1], ids[item[0]]))

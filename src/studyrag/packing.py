@@ -1,0 +1,108 @@
+"""Hits to the passages a generator reads: small to big, merged, without duplicates, within a token budget.
+
+Each hit grows to its whole section when that fits its share of the budget; passages of one note that touch become
+one. Budget and share are in the generator's own tokens. What did not fit is named in the Context.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from studyrag.records import Chunk, Context, Hit, Passage
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A run of whole lines of a note, with its heading path. Invariant as for Chunk."""
+
+    note_id: str
+    headings: tuple[str, ...]
+    start: int
+    end: int
+    first_line: int
+    last_line: int
+
+
+Grow = Callable[[Chunk], Span]
+"""The section a chunk lies in."""
+
+
+def pack(
+    hits: Sequence[Hit],
+    *,
+    section_of: Grow,
+    text_of: Callable[[Span], str],
+    count_tokens: Callable[[str], int],
+    budget: int,
+    most: int,
+) -> Context:
+    """At most ``most`` passages within ``budget`` tokens, best first, numbered from 1. No hits -> an empty Context.
+
+    The first hit is always there, if need be as its chunk alone.
+    """
+    spans: list[Span] = []
+    texts: set[str] = set()
+    left_out: list[str] = []
+    used = 0
+    for hit in hits:
+        if len(spans) == most:
+            break
+        if any(_inside(hit.chunk, span) for span in spans):
+            continue
+        span, tokens = _grown(hit.chunk, section_of, text_of, count_tokens, max(budget // 2, 1), budget - used)
+        text = text_of(span).strip()
+        if text in texts:
+            continue
+        if used + tokens > budget and spans:
+            left_out.append(f"{span.note_id}:{span.first_line}-{span.last_line}")
+            continue
+        spans.append(span)
+        texts.add(text)
+        used += tokens
+    merged = _merged(spans)
+    passages = tuple(
+        Passage(number, s.note_id, s.headings, s.start, s.end, s.first_line, s.last_line, text_of(s))
+        for number, s in enumerate(merged, start=1)
+    )
+    return Context(passages, used, tuple(left_out))
+
+
+def _grown(
+    chunk: Chunk,
+    section_of: Grow,
+    text_of: Callable[[Span], str],
+    count_tokens: Callable[[str], int],
+    share: int,
+    left: int,
+) -> tuple[Span, int]:
+    section = section_of(chunk)
+    tokens = count_tokens(text_of(section))
+    if tokens <= min(share, left):
+        return section, tokens
+    alone = Span(chunk.note_id, chunk.headings, chunk.start, chunk.end, chunk.first_line, chunk.last_line)
+    return alone, count_tokens(chunk.text)
+
+
+def _inside(chunk: Chunk, span: Span) -> bool:
+    return chunk.note_id == span.note_id and span.start <= chunk.start and chunk.end <= span.end
+
+
+def _merged(spans: Sequence[Span]) -> list[Span]:
+    """Overlapping or directly following spans of one section become one, at the place of the better."""
+    kept: list[Span] = []
+    for span in spans:
+        for at, other in enumerate(kept):
+            same = span.note_id == other.note_id and span.headings == other.headings
+            if same and span.first_line <= other.last_line + 2 and other.first_line <= span.last_line + 2:
+                kept[at] = replace(
+                    other,
+                    start=min(span.start, other.start),
+                    end=max(span.end, other.end),
+                    first_line=min(span.first_line, other.first_line),
+                    last_line=max(span.last_line, other.last_line),
+                )
+                break
+        else:
+            kept.append(span)
+    return kept

@@ -1,0 +1,165 @@
+"""A question to ranked Hits: terms and vector of the query, both arms, fusion, and how well the hits cover it.
+
+Knows the index; does not pack, generate or decide about abstention. Deterministic.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from studyrag.fusing import Candidate, ranked, weighted_sum
+from studyrag.index import Index
+from studyrag.protocols import Embedder
+from studyrag.records import Hit, Scored, Trace
+from studyrag.terms import terms
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from studyrag.protocols import Vectors
+
+RETRIEVERS = ("hybrid", "bm25", "dense")
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A question as both arms see it. ``numbers`` are the index's term numbers, repeats kept.
+
+    ``unknown`` are terms that no note holds; ``corrected`` maps a misspelt term to the known one that stands for it.
+    """
+
+    text: str
+    terms: tuple[str, ...]
+    numbers: tuple[int, ...]
+    unknown: tuple[str, ...]
+    corrected: Mapping[str, str]
+    vector: Vectors
+
+
+class Retriever:
+    """Searches one open index with the embedder that built it."""
+
+    def __init__(self, index: Index, embedder: Embedder, *, candidates: int, dense_weight: float) -> None:
+        self._index, self._embedder = index, embedder
+        self._candidates, self._dense_weight = candidates, dense_weight
+
+    def query(self, text: str, trace: Trace) -> Query:
+        started = time.perf_counter()
+        vector = self._embedder.embed([text])[0]
+        trace.add("embed_query", _since(started))
+        started = time.perf_counter()
+        words = terms(text)
+        known = self._index.term_numbers(words)
+        corrected = self._corrections(text, [word for word in words if word not in known])
+        known.update(self._index.term_numbers(corrected.values()))
+        spelt = tuple(corrected.get(word, word) for word in words)
+        query = Query(
+            text=text,
+            terms=spelt,
+            numbers=tuple(known[word] for word in spelt if word in known),
+            unknown=tuple(sorted({word for word in spelt if word not in known})),
+            corrected=corrected,
+            vector=vector,
+        )
+        trace.add("query_terms", _since(started), terms=spelt, unknown=query.unknown, corrected=dict(corrected))
+        return query
+
+    def search(
+        self,
+        query: Query,
+        k: int,
+        *,
+        trace: Trace,
+        retriever: str = "hybrid",
+        allowed: NDArray[np.bool_] | None = None,
+    ) -> list[Hit]:
+        """The ``k`` best chunks of ``allowed`` rows, best first; no match -> []."""
+        depth = max(k, self._candidates)
+        started = time.perf_counter()
+        lexical = self._index.bm25.search(query.numbers, depth, allowed=allowed) if retriever != "dense" else []
+        trace.add("lexical", _since(started), found=len(lexical))
+        started = time.perf_counter()
+        dense = self._index.dense.search(query.vector, depth, allowed=allowed) if retriever != "bm25" else []
+        trace.add("dense", _since(started), found=len(dense))
+        started = time.perf_counter()
+        hits = self._fuse(query, lexical, dense, k, retriever)
+        trace.add("fuse", _since(started), hits=len(hits))
+        return hits
+
+    def _fuse(
+        self, query: Query, lexical: Sequence[Scored], dense: Sequence[Scored], k: int, retriever: str
+    ) -> list[Hit]:
+        candidates = self._candidates_of(query, lexical, dense)
+        if retriever == "bm25":
+            scores = {scored.row: scored.score for scored in lexical}
+        elif retriever == "dense":
+            scores = {scored.row: scored.score for scored in dense}
+        else:
+            scores = weighted_sum(list(candidates.values()), dense_weight=self._dense_weight)
+        rows = list(scores)
+        chunks = dict(zip(rows, self._index.chunks(rows), strict=True))
+        best = ranked(scores, ids={row: chunk.id for row, chunk in chunks.items()})[:k]
+        return [
+            Hit(
+                chunk=chunks[row],
+                rank=rank,
+                score=score,
+                lexical_rank=candidates[row].lexical_rank,
+                dense_rank=candidates[row].dense_rank,
+                cosine=candidates[row].cosine,
+            )
+            for rank, (row, score) in enumerate(best, start=1)
+        ]
+
+    def _candidates_of(
+        self, query: Query, lexical: Sequence[Scored], dense: Sequence[Scored]
+    ) -> dict[int, Candidate]:
+        lexical_ranks = {scored.row: scored.rank for scored in lexical}
+        dense_ranks = {scored.row: scored.rank for scored in dense}
+        rows = sorted({*lexical_ranks, *dense_ranks})
+        cosines = self._index.dense.vectors(rows) @ query.vector
+        bm25 = self._index.bm25.scores(query.numbers)
+        return {
+            row: Candidate(row, float(bm25[row]), float(cosine), lexical_ranks.get(row), dense_ranks.get(row))
+            for row, cosine in zip(rows, cosines, strict=True)
+        }
+
+    def _corrections(self, text: str, unknown: Sequence[str]) -> dict[str, str]:
+        """Misspelt words and the nearest known term; acronyms, numbers and short words are left as they are."""
+        acronyms = {word.lower() for word in text.replace("-", " ").split() if word.isupper()}
+        wrong = [word for word in unknown if len(word) >= 5 and word.isalpha() and word not in acronyms]
+        if not wrong:
+            return {}
+        vocabulary = [term for term in self._index.terms() if len(term) >= 4 and term.isalpha()]
+        corrected = {word: nearest_term(word, vocabulary) for word in wrong}
+        return {word: term for word, term in corrected.items() if term is not None}
+
+    def term_weights(self, words: Sequence[str]) -> dict[str, float]:
+        """Weight of each distinct term: its idf, and for a term that no note holds that of a term in one chunk."""
+        known = self._index.term_numbers(words)
+        rarest = float(np.log(self._index.n_chunks + 0.5) - np.log(1.5)) if self._index.n_chunks else 0.0
+        return {
+            word: max(0.1, self._index.bm25.idf(known[word]) if word in known else rarest) for word in sorted(set(words))
+        }
+
+
+def nearest_term(word: str, vocabulary: Sequence[str]) -> str | None:
+    """The known term one typing slip away (two, for eight letters or more), same first letter; ties by term."""
+    from rapidfuzz.distance import OSA
+
+    allowed = 1 if len(word) < 8 else 2
+    near = sorted(
+        (OSA.distance(word, term, score_cutoff=allowed), term)
+        for term in vocabulary
+        if term[0] == word[0] and abs(len(term) - len(word)) <= allowed
+    )
+    return near[0][1] if near and near[0][0] <= allowed else None
+
+
+def _since(started: float) -> float:
+    return (time.perf_counter() - started) * 1000

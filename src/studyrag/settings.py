@@ -1,0 +1,151 @@
+"""studyrag.toml, environment variables and flags, merged and checked.
+
+The file is found upwards from where the command runs; ``STUDYRAG_…`` variables override it, flags override both.
+Unknown keys are refused with the nearest known one. Stops at the facade: below it, plain keyword arguments.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from studyrag.errors import SettingsError
+
+FILE_NAME = "studyrag.toml"
+_PREFIX = "STUDYRAG_"
+_NOT_SETTINGS = frozenset({"STUDYRAG_CACHE", "STUDYRAG_OFFLINE", "STUDYRAG_API_KEY"})
+
+
+class Settings(BaseSettings):
+    """Every setting with its default. Paths are relative to the folder of studyrag.toml."""
+
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, extra="forbid", frozen=True)
+
+    notes: Path = Field(Path("."), description="Folder of markdown notes.")
+    index: Path = Field(Path(".studyrag"), description="Folder of the index, made when missing.")
+    exclude: tuple[str, ...] = Field((), description="Globs of notes to leave out, e.g. `archive/**`.")
+    max_note_bytes: int = Field(4_000_000, ge=1_000, description="Larger notes are skipped, and reported.")
+    stale: Literal["reindex", "warn"] = Field(
+        "reindex", description="When notes changed since indexing: index them before answering, or warn and leave them out."
+    )
+
+    embedder: str = Field("all-MiniLM-L6-v2", description="Embedding model: a catalogue name.")
+    precision: Literal["fp32", "int8"] = Field("fp32", description="Arithmetic of the embedder; int8 is faster, a little worse.")
+    chunk_tokens: int = Field(256, ge=64, le=2048, description="Longest chunk in the embedder's tokens, heading path included.")
+
+    retriever: Literal["hybrid", "bm25", "dense"] = Field("hybrid", description="Which arms rank the chunks.")
+    candidates: int = Field(50, ge=1, le=1000, description="Chunks that each arm proposes.")
+    dense_weight: float = Field(0.7, ge=0, le=1, description="Share of the dense arm in the fused score.")
+    passages: int = Field(4, ge=1, le=20, description="Most passages the generator reads.")
+    context_tokens: int = Field(900, ge=100, description="Most tokens of notes in a prompt, counted by the generator.")
+    min_coverage: float = Field(
+        0.5, ge=0, le=1, description="Estimated probability that the notes answer, below which no answer is given."
+    )
+
+    generator: str = Field(
+        "qwen2.5-coder-1.5b-instruct",
+        description="Catalogue name, path of a .gguf file, `openai:URL#MODEL`, or `fake`.",
+    )
+    answer_tokens: int = Field(320, ge=16, le=8192, description="Most tokens of an answer.")
+    temperature: float = Field(0.0, ge=0, le=2, description="0 always picks the likeliest token.")
+    seed: int = Field(0, ge=0, description="Seed of the generator.")
+    threads: int = Field(0, ge=0, description="Threads of the generator; 0: the physical cores that are free.")
+    gpu_layers: int = Field(0, ge=-1, description="Layers of a GGUF model on the GPU; -1: all.")
+    strict: bool = Field(False, description="Drop sentences that the notes do not support.")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what ``load_settings`` merges: the order there is file, environment, flags."""
+        return (init_settings,)
+
+
+def find_file(start: Path) -> Path | None:
+    """The nearest studyrag.toml in ``start`` or above it."""
+    start = start.resolve()
+    for folder in (start, *start.parents):
+        if (folder / FILE_NAME).is_file():
+            return folder / FILE_NAME
+    return None
+
+
+def load_settings(
+    start: Path, *, flags: Mapping[str, object] | None = None, environ: Mapping[str, str] | None = None
+) -> Settings:
+    """The settings in force at ``start``; ``flags`` with value None count as not given.
+
+    :raises SettingsError: for no file (unless notes and index come from elsewhere), unknown keys and bad values.
+    """
+    environ = os.environ if environ is None else environ
+    given = {key: value for key, value in (flags or {}).items() if value is not None}
+    from_environment = {
+        key[len(_PREFIX) :].lower(): value
+        for key, value in environ.items()
+        if key.startswith(_PREFIX) and key not in _NOT_SETTINGS
+    }
+    file = find_file(start)
+    if file is None and "notes" not in {**from_environment, **given}:
+        raise SettingsError(
+            f"no {FILE_NAME} in {start.resolve()} or any folder above it",
+            fix="run `studyrag init` in your notes folder, or go to a folder that has one",
+        )
+    values: dict[str, Any] = _read(file) if file else {}
+    _refuse_unknown(values, where=str(file))
+    _refuse_unknown(from_environment, where="environment", spell=lambda key: _PREFIX + key.upper())
+    home = file.parent if file else start.resolve()
+    for source in (from_environment, given):
+        values.update({key: _list(key, value) for key, value in source.items()})
+    try:
+        settings = Settings(**values)
+    except ValidationError as err:
+        raise _bad_value(err, file) from err
+    base = {"notes": home, "index": home}
+    if "notes" in given:
+        base["notes"] = start.resolve()
+    placed = {key: (folder / getattr(settings, key).expanduser()).resolve() for key, folder in base.items()}
+    return settings.model_copy(update=placed)
+
+
+def _list(key: str, value: object) -> object:
+    return tuple(part for part in value.split(os.pathsep) if part) if key == "exclude" and isinstance(value, str) else value
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as err:
+        raise SettingsError(f"{file}: not valid TOML: {err}", fix="correct that line") from err
+    except OSError as err:
+        raise SettingsError(f"{file}: cannot be read: {err.strerror}", fix="check its permissions") from err
+
+
+def _refuse_unknown(values: Mapping[str, object], *, where: str, spell: Any = str) -> None:
+    known = list(Settings.model_fields)
+    for key in values:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+            hint = f"did you mean `{spell(near[0])}`?" if near else f"known: {', '.join(known)}"
+            raise SettingsError(f"{where}: unknown setting `{spell(key)}`", fix=hint)
+
+
+def _bad_value(err: ValidationError, file: Path | None) -> SettingsError:
+    first = err.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    described = Settings.model_fields[key.split(".")[0]].description if key.split(".")[0] in Settings.model_fields else ""
+    return SettingsError(
+        f"setting `{key}` = {first['input']!r}: {first['msg']}",
+        fix=f"{described} Change it in {file or 'the flag or variable'}",
+    )
