@@ -81,6 +81,8 @@ class Assistant:
         self._progress, self._notice = progress, notice
         self._index: Index | None = None
         self._stale: frozenset[str] = frozenset()
+        self.last_trace = Trace()
+        self.last_answer: Answer | None = None
 
     def close(self) -> None:
         if self._index is not None:
@@ -156,14 +158,13 @@ class Assistant:
         retriever: str | None = None,
         paths: Sequence[str] = (),
         tags: Sequence[str] = (),
-        trace: Trace | None = None,
     ) -> list[Hit]:
         """The ``k`` best chunks for the question.
 
         :raises Misuse: for an empty or huge question, or filters that no note passes.
         """
         check_question(question)
-        trace = trace if trace is not None else Trace()
+        trace = self.last_trace = Trace()
         index = _timed(trace, "index", self.refresh)
         hits, _ = self._retrieve(index, question, k, retriever, paths, tags, trace)
         return hits
@@ -219,16 +220,21 @@ class Assistant:
         An abstention is one Answered, before any generation.
         """
         check_question(question)
-        trace = Trace()
+        self.last_answer = None
+        trace = self.last_trace = Trace()
         index = _timed(trace, "index", self.refresh)
         depth = max(4 * self._settings.passages, NEAREST)
         hits, query = self._retrieve(index, question, depth, None, paths, tags, trace)
         if not _timed(trace, "evidence", lambda: self._covered(hits, query, trace)):
-            yield Answered(self._abstention(question, hits, trace))
+            events: Iterator[Event] = iter([Answered(self._abstention(question, hits, trace))])
         elif extract or self._generator is None:
-            yield from self._extracted(question, hits, index, trace)
+            events = self._extracted(question, hits, index, trace)
         else:
-            yield from self._generated(question, hits, index, self._generator, trace)
+            events = self._generated(question, hits, index, self._generator, trace)
+        for event in events:
+            if isinstance(event, Answered):
+                self.last_answer = event.answer
+            yield event
 
     def _covered(self, hits: Sequence[Hit], query: Query, trace: Trace) -> bool:
         from studyrag.evidence import features, weigh

@@ -157,9 +157,8 @@ def _entry(name: str, table: Mapping[str, Any]) -> CatalogueEntry:
         sources=tuple(_source(name, row) for row in table["sources"]),
     )
     for source in entry.sources:
-        if isinstance(source, WheelSource):
-            if len(entry.files if source.in_parts else source.packages) != 1:
-                raise ValueError(f"{name}: one wheel with all the files, or many with the parts of one file")
+        if isinstance(source, WheelSource) and len(entry.files if source.in_parts else source.packages) != 1:
+            raise ValueError(f"{name}: one wheel with all the files, or many with the parts of one file")
     if not entry.files or not entry.sources:
         raise ValueError(f"{name}: needs files and sources")
     return entry

@@ -20,7 +20,7 @@ _BLOCK = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """What came: the source in words, and the SHA-256 of each file. ``pinned`` names those that were checked by hash."""
+    """What came: the source in words, the SHA-256 of each file, and the names of those that were checked by it."""
 
     source: str
     sha256: Mapping[str, str]
@@ -45,10 +45,9 @@ def fetch(entry: CatalogueEntry, partial: Path, tick: Tick, notice: Callable[[st
             return _from_source(source, entry, partial, tick)
         except (PullFailed, ModelDamaged) as err:
             failures.append((source, err))
-    lines = [f"  {source.label}: {err.message}" for source, err in failures]
-    raise PullFailed("\n".join([f"{entry.name} could not be fetched", *lines]), fix=failures[0][1].fix) from failures[
-        -1
-    ][1]
+    lines = "".join(f"\n  {source.label}: {err.message}" for source, err in failures)
+    fix = f"{failures[0][1].fix}; or give a file that you have: `studyrag models pull {entry.name} --from PATH`"
+    raise PullFailed(f"{entry.name} could not be fetched{lines}", fix=fix) from failures[-1][1]
 
 
 def copy_from(path: Path, entry: CatalogueEntry, ready: Path, tick: Tick) -> Fetched:
@@ -62,15 +61,15 @@ def copy_from(path: Path, entry: CatalogueEntry, ready: Path, tick: Tick) -> Fet
         raise Misuse(f"{path}: no such file or folder", fix="give --from a file or folder that exists")
     if path.is_file() and len(entry.files) > 1:
         raise Misuse(f"{entry.name} has {len(entry.files)} files", fix="give --from the folder that holds them")
-    done = 0
-    for file in entry.files:
-        origin = path if path.is_file() else path / file.name
-        if not origin.is_file():
-            raise ModelDamaged(f"{path}: holds no {file.name}", fix=f"give --from a folder that has {file.name}")
-        done = _copy(origin, ready / file.name, done, tick)
     try:
+        done = 0
+        for file in entry.files:
+            origin = path if path.is_file() else path / file.name
+            if not origin.is_file():
+                raise ModelDamaged(f"{path}: holds no {file.name}", fix=f"give --from a folder that has {file.name}")
+            done = _copy(origin, ready / file.name, done, tick)
         return _checked(entry, ready, {}, f"path {path.resolve()}")
-    except ModelDamaged:
+    except BaseException:
         shutil.rmtree(ready, ignore_errors=True)
         raise
 

@@ -7,10 +7,12 @@ name) and retries an unreachable hub for a minute; so this uses the two calls be
 from __future__ import annotations
 
 import logging
+import os
 import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -48,7 +50,7 @@ def fetch_hub(source: HubSource, files: Sequence[ModelFile], into: Path, tick: T
             elif file.loose:
                 size = None
             place = into / file.name
-            _download(source, file, first.commit_hash, place, size, lambda n, base=done: tick(base + n))  # type: ignore[misc]
+            _download(_url(source, file, first.commit_hash), place, size, partial(_tick_from, tick, done))
             done += place.stat().st_size
             tick(done)
         return vouched
@@ -61,26 +63,35 @@ def _vouched(source: HubSource, file: ModelFile, commit: str) -> tuple[str, int 
     return str(metadata.etag), metadata.size
 
 
-def _metadata(source: HubSource, file: ModelFile, revision: str) -> Any:
-    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+def _url(source: HubSource, file: ModelFile, revision: str) -> str:
+    """HF_ENDPOINT (a mirror) is read when it is needed; the library reads it when it is imported."""
+    from huggingface_hub import hf_hub_url
 
-    url = hf_hub_url(source.repo, file.name, revision=revision)
+    return hf_hub_url(source.repo, file.name, revision=revision, endpoint=os.environ.get("HF_ENDPOINT") or None)
+
+
+def _metadata(source: HubSource, file: ModelFile, revision: str) -> Any:
+    from huggingface_hub import get_hf_file_metadata
+
+    url = _url(source, file, revision)
     return _within(2 * CONNECT_S, lambda: get_hf_file_metadata(url, timeout=CONNECT_S))
 
 
-def _download(source: HubSource, file: ModelFile, commit: str, place: Path, size: int | None, tick: Tick) -> None:
+def _tick_from(tick: Tick, base: int, added: int) -> None:
+    tick(base + added)
+
+
+def _download(url: str, place: Path, size: int | None, tick: Tick) -> None:
     """One file, from where it was left; settings are small, and so start again. Resumes after a lost connection."""
     import httpx2
-    from huggingface_hub import hf_hub_url
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
     from huggingface_hub.file_download import http_get
-    from huggingface_hub.utils import build_hf_headers
+    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
     place.parent.mkdir(parents=True, exist_ok=True)
     place.touch()
     if size is None or place.stat().st_size > size:
         place.write_bytes(b"")
-    url = hf_hub_url(source.repo, file.name, revision=commit)
     for attempt in range(_RESUMES + 1):
         with place.open("r+b") as target:
             at = target.seek(0, 2)

@@ -17,7 +17,7 @@ from studyrag.errors import ModelDamaged
 Tick = Callable[[int], None]
 """Called with the bytes of the model that are in place so far; may raise KeyboardInterrupt."""
 
-PULL_AGAIN = "pull it again, or from another network; `studyrag models pull NAME --from PATH` takes a file you have"
+PULL_AGAIN = "pull it again, or over another network"
 
 _BLOCK = 1 << 20
 _MAX_TEXT = 50_000_000

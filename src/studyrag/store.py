@@ -8,24 +8,30 @@ the network libraries; what must be made of a fetched model (an ONNX twin) is ha
 from __future__ import annotations
 
 import errno
-import json
 import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
-from studyrag.catalogue import CatalogueEntry, ModelKind, find_entry, load_catalogue
+from studyrag.catalogue import CatalogueEntry, find_entry, load_catalogue
 from studyrag.errors import ModelDamaged, ModelMissing, PullFailed
-from studyrag.fetching import Fetched, copy_from, fetch
+from studyrag.fetching import copy_from, fetch
+from studyrag.installed import (
+    MANIFEST,
+    InstalledModel,
+    StoredFile,
+    damage,
+    read_manifest,
+    read_model,
+    stored_files,
+    write_manifest,
+)
 from studyrag.modelfiles import sha256_of
 from studyrag.protocols import Progress, no_progress
 
-MANIFEST = "manifest.json"
 WORKING_ROOM = 300_000_000
 """Bytes of disk that a pull needs beyond the model: a wheel or two, or the twin of an embedder."""
 
@@ -38,35 +44,6 @@ def default_cache() -> Path:
     from platformdirs import user_cache_path
 
     return user_cache_path("studyrag")
-
-
-@dataclass(frozen=True, slots=True)
-class StoredFile:
-    """One file of an installed model. ``pinned``: its hash is the catalogue's or the hub's, not just recorded here."""
-
-    name: str
-    bytes: int
-    sha256: str
-    pinned: bool
-
-
-@dataclass(frozen=True, slots=True)
-class InstalledModel:
-    """A model on this disk. ``path`` is its folder; ``sha256`` that of its weights; ``pulled_at`` ISO 8601, UTC."""
-
-    name: str
-    kind: ModelKind
-    path: Path
-    sha256: str
-    bytes: int
-    source: str
-    pulled_at: str
-    files: tuple[StoredFile, ...]
-
-    @property
-    def file(self) -> Path:
-        """What a loader opens: the folder of an embedder, the .gguf file of a generator."""
-        return self.path if self.kind is ModelKind.EMBEDDER else self.path / self.files[0].name
 
 
 class ModelStore:
@@ -85,7 +62,7 @@ class ModelStore:
     def installed(self) -> list[InstalledModel]:
         """Every model that is there in full (by the sizes of its files), in order of name."""
         folders = sorted(self.root.iterdir()) if self.root.is_dir() else []
-        found = [_read(folder) for folder in folders if _FOLDER.fullmatch(folder.name)]
+        found = [read_model(folder) for folder in folders if _FOLDER.fullmatch(folder.name)]
         return [model for model in found if model is not None]
 
     def find(self, name: str) -> InstalledModel | None:
@@ -111,11 +88,7 @@ class ModelStore:
             if given.is_file():
                 return given
             raise ModelMissing(f"{name}: no such file", fix="check the path, or see `studyrag models list`")
-        model = self.find(name)
-        if model is None:
-            entry = find_entry(self.catalogue, name)
-            raise ModelMissing(f"the model {entry.name} is not installed", fix=f"studyrag models pull {entry.name}")
-        return model.file
+        return self._needed(name).file
 
     def pull(
         self,
@@ -136,18 +109,19 @@ class ModelStore:
         entry = find_entry(self.catalogue, name)
         with self._locked(entry, notice), self._disk_errors(entry):
             model = self.find(entry.name)
-            if model is not None and not _damage(model, progress):
+            if model is not None and not damage(model, progress):
                 notice(f"{entry.name} is installed and intact")
                 return model
             partial = self._partial(entry)
             ready = partial / "ready"
             if _unfinished(ready, entry) is None:
                 self._check_room(entry, partial)
-                report = _throttled(lambda done: progress(entry.name, done, entry.bytes))
-                fetched = (
-                    copy_from(from_path, entry, ready, report) if from_path else fetch(entry, partial, report, notice)
-                )
-                _write(ready, entry, fetched.source, _stored(ready, fetched))
+                tick = _throttled(lambda done: progress(entry.name, done, entry.bytes))
+                if from_path is not None:
+                    fetched = copy_from(from_path, entry, ready, tick)
+                else:
+                    fetched = fetch(entry, partial, tick, notice)
+                write_manifest(ready, entry, fetched.source, stored_files(ready, fetched))
             if finish is not None:
                 progress(f"{entry.name}: preparing", 0, 0)
                 finish(ready)
@@ -159,13 +133,10 @@ class ModelStore:
         :raises ModelDamaged: naming the first file that is not what it was when it was installed.
         :raises ModelMissing: when it is not installed.
         """
-        model = self.find(name)
-        if model is None:
-            self.path(name)
-            raise AssertionError("unreachable")
-        damage = _damage(model, progress)
-        if damage:
-            raise ModelDamaged(f"{model.name}: {damage}", fix=f"studyrag models pull {model.name}")
+        model = self._needed(name)
+        wrong = damage(model, progress)
+        if wrong:
+            raise ModelDamaged(f"{model.name}: {wrong}", fix=f"studyrag models pull {model.name}")
         return model
 
     def remove(self, name: str) -> int:
@@ -174,7 +145,7 @@ class ModelStore:
         :raises ModelMissing: when there is nothing of it.
         """
         entry = find_entry(self.catalogue, name)
-        with self._locked(entry, lambda _text: None):
+        with self._locked(entry, lambda _text: None), self._disk_errors(entry):
             pattern = f"{entry.name}-*"
             folders = [folder for folder in self.root.glob(pattern) if _is_version(folder, entry.name)]
             folders += [folder for folder in (self.root / ".partial").glob(pattern) if _is_version(folder, entry.name)]
@@ -189,7 +160,7 @@ class ModelStore:
 
     def _install(self, entry: CatalogueEntry, ready: Path) -> InstalledModel:
         """Complete the manifest with what ``finish`` made, then rename the folder into place."""
-        known = _manifest(ready)
+        known = read_manifest(ready)
         assert known is not None
         names = {file.name for file in known.files}
         made = sorted(path.relative_to(ready).as_posix() for path in ready.rglob("*") if path.is_file())
@@ -198,19 +169,26 @@ class ModelStore:
             for name in made
             if name not in names and name != MANIFEST
         ]
-        _write(ready, entry, known.source, [*known.files, *extra])
+        write_manifest(ready, entry, known.source, [*known.files, *extra])
         target = self.root / f"{entry.name}-{known.sha256[:16]}"
         if target.exists():
             _discard(target)
         os.replace(ready, target)
         shutil.rmtree(ready.parent, ignore_errors=True)
-        model = _read(target)
+        model = read_model(target)
         assert model is not None
+        return model
+
+    def _needed(self, name: str) -> InstalledModel:
+        model = self.find(name)
+        if model is None:
+            known = find_entry(self.catalogue, name).name
+            raise ModelMissing(f"the model {known} is not installed", fix=f"studyrag models pull {known}")
         return model
 
     def _named(self, name: str) -> list[InstalledModel]:
         folders = [folder for folder in self.root.glob(f"{name}-*") if _is_version(folder, name)]
-        return [model for model in map(_read, folders) if model is not None]
+        return [model for model in map(read_model, folders) if model is not None]
 
     def _partial(self, entry: CatalogueEntry) -> Path:
         identity = entry.weights.sha256 or "0" * 16
@@ -269,73 +247,16 @@ def _is_version(folder: Path, name: str) -> bool:
     return re.fullmatch(re.escape(name) + "-[0-9a-f]{16}", folder.name) is not None
 
 
-def _manifest(folder: Path) -> InstalledModel | None:
-    """The manifest as it was written; None where it cannot be read."""
-    try:
-        facts = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        files = tuple(StoredFile(**row) for row in facts.pop("files"))
-        return InstalledModel(**{**facts, "kind": ModelKind(facts["kind"]), "path": folder, "files": files})
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
-
-
-def _read(folder: Path) -> InstalledModel | None:
-    """The model in ``folder``; None unless every file of its manifest is there at its size."""
-    model = _manifest(folder)
-    if model is None or not model.files:
-        return None
-    try:
-        whole = all((folder / file.name).stat().st_size == file.bytes for file in model.files)
-    except OSError:
-        return None
-    return model if whole else None
-
-
-def _write(folder: Path, entry: CatalogueEntry, source: str, files: Sequence[StoredFile]) -> None:
-    facts = {
-        "name": entry.name,
-        "kind": str(entry.kind),
-        "sha256": files[0].sha256,
-        "bytes": sum(file.bytes for file in files),
-        "source": source,
-        "pulled_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "files": [asdict(file) for file in files],
-    }
-    scratch = folder / f".{MANIFEST}"
-    scratch.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-    os.replace(scratch, folder / MANIFEST)
-
-
-def _stored(folder: Path, fetched: Fetched) -> list[StoredFile]:
-    return [
-        StoredFile(name, (folder / name).stat().st_size, sha256, pinned=name in fetched.pinned)
-        for name, sha256 in fetched.sha256.items()
-    ]
-
-
 def _unfinished(ready: Path, entry: CatalogueEntry) -> InstalledModel | None:
     """What an earlier pull had fetched and checked before ``finish`` failed; cleared away when it is not sound."""
-    model = _read(ready)
-    if model is not None and model.name == entry.name and not _damage(model, no_progress):
+    model = read_model(ready)
+    if model is not None and model.name == entry.name and not damage(model, no_progress):
+        ours = {MANIFEST, *(Path(file.name).parts[0] for file in model.files)}
+        for leftover in [path for path in ready.iterdir() if path.name not in ours]:
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
         return model
     shutil.rmtree(ready, ignore_errors=True)
     return None
-
-
-def _damage(model: InstalledModel, progress: Progress) -> str:
-    """What is wrong with the first file whose hash differs; empty when all are right."""
-    done = 0
-
-    def count(n: int) -> None:
-        nonlocal done
-        done += n
-        progress(f"{model.name}: verifying", done, model.bytes)
-
-    for file in model.files:
-        got = sha256_of(model.path / file.name, count)
-        if got != file.sha256:
-            return f"{file.name}: wrong SHA-256: expected {file.sha256}, got {got}"
-    return ""
 
 
 def _throttled(report: Callable[[int], None], every_s: float = 0.05) -> Callable[[int], None]:

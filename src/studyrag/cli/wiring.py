@@ -1,0 +1,112 @@
+"""Settings to a ready Assistant: opens the models, offering to fetch what is missing.
+
+The only module that knows both the settings and the model store.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from studyrag.cli.terminal import progress, say, size
+
+if TYPE_CHECKING:
+    from studyrag.assistant import Assistant
+    from studyrag.protocols import Embedder, Generator
+    from studyrag.settings import Settings
+
+
+def settings(flags: Mapping[str, object]) -> Settings:
+    from studyrag.settings import load_settings
+
+    return load_settings(Path.cwd(), flags=flags)
+
+
+@contextmanager
+def assistant(
+    chosen: Settings, *, generate: bool = False, yes: bool = False, quiet: bool = False
+) -> Iterator[Assistant]:
+    """An Assistant with its embedder, and with a generator if ``generate`` and one is to be had; closed afterwards."""
+    from studyrag.assistant import Assistant
+
+    embedder = open_embedder(chosen, yes=yes)
+    embedder.preload()
+    generator = open_generator(chosen, yes=yes) if generate else None
+    with progress(quiet=quiet) as callback:
+        made = Assistant(chosen, embedder, generator, progress=callback, notice=say)
+        try:
+            yield made
+        finally:
+            made.close()
+
+
+def open_embedder(chosen: Settings, *, yes: bool = False) -> Embedder:
+    """:raises ModelMissing: when it is not installed and may not be fetched."""
+    from studyrag import embedding
+
+    if chosen.embedder == "hash":
+        return embedding.HashEmbedder()
+    folder = Path(chosen.embedder).expanduser()
+    if not folder.is_dir():
+        folder = _installed(chosen.embedder, yes=yes)
+    return embedding.open_embedder(folder, precision=chosen.precision)
+
+
+def open_generator(chosen: Settings, *, yes: bool = False) -> Generator | None:
+    """None, with a notice, when the model is not installed and was not fetched."""
+    from studyrag.errors import ModelMissing
+    from studyrag.generating import open_generator as opened
+
+    def find(name: str) -> Path:
+        return _installed(name, yes=yes)
+
+    try:
+        return opened(
+            chosen.generator,
+            find_model=find,
+            context_tokens=context_window(chosen),
+            threads=chosen.threads or None,
+            gpu_layers=chosen.gpu_layers,
+            seed=chosen.seed,
+            temperature=chosen.temperature,
+        )
+    except ModelMissing as err:
+        if chosen.generator.endswith(".gguf"):
+            raise
+        say(f"No generator ({err.message}): the answer is the best sentences of the notes. For written answers: {err.fix}")
+        return None
+
+
+def context_window(chosen: Settings) -> int:
+    """Tokens that prompt and answer can need: no more memory is taken than that."""
+    room_for_question = 1024
+    return chosen.context_tokens + chosen.answer_tokens + room_for_question
+
+
+def _installed(name: str, *, yes: bool) -> Path:
+    """Where the model is, fetching it first when ``yes``, or when the person at the terminal agrees."""
+    from studyrag.catalogue import find_entry
+    from studyrag.cli.models import finisher
+    from studyrag.errors import ModelMissing
+    from studyrag.store import ModelStore, default_cache
+
+    store = ModelStore(default_cache())
+    try:
+        return store.path(name)
+    except ModelMissing:
+        entry = find_entry(store.catalogue, name) if not name.endswith(".gguf") else None
+        if entry is None or not (yes or _agreed(f"{entry.name} is not installed ({size(entry.bytes)}). Fetch it now?")):
+            raise
+        with progress(in_bytes=True) as callback:
+            return store.pull(name, progress=callback, notice=say, finish=finisher(entry)).file
+
+
+def _agreed(question: str) -> bool:
+    import typer
+
+    return sys.stdin.isatty() and sys.stderr.isatty() and typer.confirm(question, default=True, err=True)
+
+
