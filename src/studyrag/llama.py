@@ -1,0 +1,293 @@
+"""A GGUF chat model, run here by llama.cpp: prompt building with the model's own template, and the reply as a stream.
+
+Message contents are never read as control tokens: the template is rendered around placeholders, its own parts are
+tokenised with control tokens and the contents without. So a note that contains ``<|im_end|>`` cannot end the prompt.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from studyrag.cores import free_cores_since, read_cpu
+from studyrag.errors import GenerationFailed, StudyRagError
+from studyrag.gguf import GgufHeader, check_gguf
+from studyrag.llama_native import BATCH, NativeModel
+from studyrag.records import Message
+from studyrag.room import require_room
+
+Render = Callable[[Sequence[Message]], str]
+
+_PLACEHOLDER = re.compile("\ue000([0-9]+)\ue001")
+_RECOUNT_CORES_AFTER_S = 10.0
+
+
+class LlamaCpp:
+    """Generator over one GGUF file. The constructor loads nothing; the first use, or ``preload``, does.
+
+    One reply at a time: a new ``stream`` ends an unfinished one. ``threads`` None uses the physical cores that other
+    processes leave free. ``repack`` rewrites the weights for the CPU at load: on the machine this was measured on
+    (docs/log.md) it decodes 1.2 times as fast, but reads prompts at 0.65 of the speed and takes 600 MB more.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        name: str,
+        context_tokens: int = 4096,
+        threads: int | None = None,
+        gpu_layers: int = 0,
+        seed: int = 0,
+        temperature: float = 0.0,
+        repeat_penalty: float = 1.0,
+        repack: bool = False,
+    ) -> None:
+        self._path, self._name = path, name
+        self._asked_context, self._threads, self._gpu_layers = context_tokens, threads, gpu_layers
+        self._seed, self._temperature, self._repeat_penalty = seed, temperature, repeat_penalty
+        self._repack = repack
+        self._lock = threading.RLock()
+        self._native: NativeModel | None = None
+        self._render: Render | None = None
+        self._header: GgufHeader | None = None
+        self._evaluated: list[list[int]] = []
+        self._turn = 0
+        self._cores_counted_at = 0.0
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def context_tokens(self) -> int:
+        """What was asked for, or the window that the model was trained with, if that is smaller."""
+        return min(self._asked_context, self._checked().context_length or self._asked_context)
+
+    def preload(self) -> None:
+        """Load in the background. An error is raised by the first use instead, which tries again."""
+        threading.Thread(target=self._load_quietly, name="load-generator", daemon=True).start()
+
+    def count_tokens(self, messages: Sequence[Message]) -> int:
+        """Exactly the tokens that will be evaluated; no messages -> 0."""
+        return sum(map(len, self._blocks(messages))) if messages else 0
+
+    def stream(self, messages: Sequence[Message], *, max_tokens: int) -> Iterator[str]:
+        """Pieces of whole characters. A character that ``max_tokens`` cuts in two is left out.
+
+        :raises GenerationFailed: at once, when prompt and answer do not fit; later, when the model breaks off.
+        """
+        blocks = self._blocks(messages) if messages else []
+        require_room(
+            self._name,
+            prompt_tokens=sum(map(len, blocks)),
+            max_tokens=max_tokens,
+            context_tokens=self.context_tokens,
+        )
+        return self._reply(blocks, max_tokens)
+
+    def close(self) -> None:
+        with self._lock:
+            self._turn += 1
+            self._evaluated = []
+            if self._native is not None:
+                self._native.close()
+            self._native = self._render = None
+
+    # Loading
+
+    def _load_quietly(self) -> None:
+        try:
+            self._loaded()
+        except StudyRagError:
+            return  # the first use meets it again
+
+    def _checked(self) -> GgufHeader:
+        with self._lock:
+            if self._header is None:
+                self._header = check_gguf(self._path)
+            return self._header
+
+    def _loaded(self) -> tuple[NativeModel, Render]:
+        """:raises ModelMissing, ModelDamaged, GenerationFailed: when the file cannot be used."""
+        with self._lock:
+            if self._native is None or self._render is None:
+                template = self._checked().chat_template
+                if template is None:
+                    raise GenerationFailed(
+                        f"{self._path}: has no chat template, so it is not known how to talk to it",
+                        fix="use an instruct or chat version of the model (its GGUF has tokenizer.chat_template)",
+                    )
+                before = read_cpu()
+                native = NativeModel(
+                    self._path,
+                    context_tokens=self.context_tokens,
+                    threads=self._threads or 1,
+                    gpu_layers=self._gpu_layers,
+                    repack=self._repack,
+                )
+                self._render = _renderer(template, *native.border_texts())
+                self._native = native
+                if self._threads is None:
+                    native.set_threads(free_cores_since(before))
+                    self._cores_counted_at = time.monotonic()
+            return self._native, self._render
+
+    def _recount_cores(self, native: NativeModel) -> None:
+        """Others come and go: look again (50 ms) when the last look is old."""
+        if self._threads is None and time.monotonic() - self._cores_counted_at > _RECOUNT_CORES_AFTER_S:
+            native.set_threads(free_cores_since(read_cpu()))
+            self._cores_counted_at = time.monotonic()
+
+    # Prompt
+
+    def _blocks(self, messages: Sequence[Message]) -> list[list[int]]:
+        """The prompt's tokens in the batches in which they are evaluated.
+
+        Cut after every message but the last, so that the next prompt can keep those it shares; the cuts depend on the
+        prompt alone, so that the sums, and with them the reply, are the same whether a block was kept or not.
+        """
+        native, render = self._loaded()
+        with self._lock:
+            tokens, cuts = _tokenise(native, _parts(render, messages, self._path), contents=messages)
+        edges = [0, *cuts, len(tokens)]
+        return [
+            tokens[at : min(at + BATCH, end)]
+            for start, end in zip(edges[:-1], edges[1:], strict=True)
+            for at in range(start, end, BATCH)
+        ]
+
+    # Reply
+
+    def _reply(self, blocks: list[list[int]], max_tokens: int) -> Iterator[str]:
+        native, _ = self._loaded()
+        with self._lock:
+            self._turn += 1
+            turn = self._turn
+        decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        with native.sampler(
+            seed=self._seed, temperature=self._temperature, repeat_penalty=self._repeat_penalty
+        ) as sampler:
+            token = -1
+            for step in range(max_tokens):
+                with self._lock:
+                    self._still_mine(turn)
+                    if step == 0:
+                        self._recount_cores(native)
+                        self._evaluate(native, blocks)
+                    else:
+                        native.decode([token])
+                    token = native.sample(sampler)
+                    if native.ends(token):
+                        return
+                    text = decoder.decode(native.piece(token))
+                if text:
+                    yield text
+
+    def _still_mine(self, turn: int) -> None:
+        if turn != self._turn:
+            raise GenerationFailed(
+                f"{self._name}: the reply was cut off by a newer one, or by close()",
+                fix="read a reply to its end before asking for the next",
+            )
+
+    def _evaluate(self, native: NativeModel, blocks: list[list[int]]) -> None:
+        """Evaluate the prompt, less the leading blocks that the last prompt had too; the last block always."""
+        same = 0
+        while same < min(len(blocks) - 1, len(self._evaluated)) and blocks[same] == self._evaluated[same]:
+            same += 1
+        self._evaluated = self._evaluated[:same]
+        if native.keep(sum(map(len, self._evaluated))) == 0:
+            self._evaluated = []
+        for block in blocks[len(self._evaluated) :]:
+            native.decode(block)
+            self._evaluated.append(block)
+
+
+def _renderer(template: str, begin: str, end: str) -> Render:
+    """Messages to the model's own chat format, by llama-cpp-python's sandboxed Jinja."""
+    from llama_cpp.llama_chat_format import Jinja2ChatFormatter
+
+    formatter = Jinja2ChatFormatter(template=template, eos_token=end, bos_token=begin)
+
+    def render(messages: Sequence[Message]) -> str:
+        turns = [{"role": message.role, "content": message.content} for message in messages]
+        return formatter(messages=turns, enable_thinking=False).prompt  # type: ignore[arg-type]
+
+    return render
+
+
+def _parts(render: Render, messages: Sequence[Message], path: Path) -> list[str]:
+    """Template text and content numbers in turn: ``[text, "0", text, "1", text]``.
+
+    A template that knows no system message gets that content at the head of the next message.
+
+    :raises GenerationFailed: when the template refuses the messages or leaves one out.
+    """
+    from jinja2 import TemplateError
+
+    marks = [Message(message.role, f"\ue000{i}\ue001") for i, message in enumerate(messages)]
+    tries = [marks]
+    if len(marks) > 1 and marks[0].role == "system":
+        tries.append([Message(marks[1].role, f"{marks[0].content}\n\n{marks[1].content}"), *marks[2:]])
+    reason = "it leaves a message out"
+    for attempt in tries:
+        try:
+            parts = _PLACEHOLDER.split(render(attempt))
+        except (TemplateError, ValueError, TypeError) as err:
+            reason = str(err) or type(err).__name__
+            continue
+        if parts[1::2] == [str(i) for i in range(len(marks))]:
+            return parts
+    raise GenerationFailed(
+        f"{path}: its chat template does not take these messages ({reason})",
+        fix="use another model, or messages that alternate between user and assistant",
+    )
+
+
+def _tokenise(
+    native: NativeModel, parts: Sequence[str], *, contents: Sequence[Message]
+) -> tuple[list[int], list[int]]:
+    """Tokens, and where the contents before the last one end.
+
+    Plain text of the template is tokenised together with the content beside it, as llama.cpp does it for a whole
+    prompt: the only difference is that control tokens inside contents stay text.
+    """
+    tokens: list[int] = []
+    cuts: list[int] = []
+    plain, newest = "", -1
+
+    def flush() -> None:
+        nonlocal plain
+        tokens.extend(native.tokenize(plain, special=False))
+        plain = ""
+        if 0 <= newest < len(contents) - 1 and tokens and tokens not in ([], cuts):
+            cuts.append(len(tokens))
+
+    for position, part in enumerate(parts):
+        if position % 2:
+            newest = int(part)
+            plain += contents[newest].content
+            continue
+        head, control, tail = _around_control(native, part)
+        plain += head
+        if control:
+            flush()
+            tokens.extend(native.tokenize(control, special=True))
+        plain += tail
+    flush()
+    begin = native.bos_to_add()
+    return ([begin, *tokens], [cut + 1 for cut in cuts]) if begin is not None and tokens[:1] != [begin] else (tokens, cuts)
+
+
+def _around_control(native: NativeModel, part: str) -> tuple[str, str, str]:
+    """Template text as plain head, the stretch from its first to its last control token, and plain tail."""
+    written = [text for text in map(native.control_text, native.tokenize(part, special=True)) if text]
+    if not written:
+        return part, "", ""
+    start, end = part.find(written[0]), part.rfind(written[-1]) + len(written[-1])
+    return part[:start], part[start:end], part[end:]
