@@ -53,15 +53,13 @@ def check_gguf(path: Path) -> GgufHeader:
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 header = _Reader(data).header()
     except FileNotFoundError as err:
-        raise ModelMissing(f"{path}: there is no such model file", fix="studyrag models pull, or mend the path") from err
+        raise ModelMissing(f"{path}: no such model file", fix="studyrag models pull, or mend the path") from err
     except OSError as err:
         raise ModelMissing(f"{path}: cannot be read ({err.strerror})", fix="mend the path or its permissions") from err
     except (struct.error, OverflowError, UnicodeDecodeError, _Malformed) as err:
         raise ModelDamaged(f"{path}: its GGUF header is cut off or damaged ({size:,} bytes)", fix=_FIX) from err
     if size < header.needed_bytes:
-        raise ModelDamaged(
-            f"{path}: cut off: {size:,} bytes, but its tensors end at {header.needed_bytes:,}", fix=_FIX
-        )
+        raise ModelDamaged(f"{path}: cut off: {size:,} bytes, but its tensors end at {header.needed_bytes:,}", fix=_FIX)
     return header
 
 

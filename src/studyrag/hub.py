@@ -25,6 +25,7 @@ CONNECT_S = 5.0
 """How long the hub may take to answer before the next source is tried."""
 
 _RESUMES = 3
+_BLOCK = 1 << 18
 _SHA256 = re.compile("[0-9a-f]{64}")
 _Result = TypeVar("_Result")
 
@@ -93,28 +94,23 @@ def _download(url: str, place: Path, size: int | None, tick: Tick) -> None:
     if size is None or place.stat().st_size > size:
         place.write_bytes(b"")
     for attempt in range(_RESUMES + 1):
-        with place.open("r+b") as target:
-            at = target.seek(0, 2)
-            try:
-                http_get(
-                    url,
-                    target,
-                    resume_size=at,
-                    headers={**build_hf_headers(), "Accept-Encoding": "identity"},
-                    expected_size=size,
-                    tqdm_class=_counter(at, tick),
-                )
-                return
-            except httpx2.NetworkError:
-                grown = target.seek(0, 2) > at
-                if attempt == _RESUMES or not grown:
-                    raise
-            except (HfHubHTTPError, OfflineModeIsEnabled):
+        at = place.stat().st_size
+        headers = {**build_hf_headers(), "Accept-Encoding": "identity"}
+        try:
+            with place.open("r+b") as target:
+                target.seek(at)
+                counter = _counter(at, tick)
+                http_get(url, target, resume_size=at, headers=headers, expected_size=size, tqdm_class=counter)
+            return
+        except httpx2.NetworkError:
+            if attempt == _RESUMES or place.stat().st_size <= at:
                 raise
-            except OSError as err:
-                if err.errno is not None:  # the disk's, not the length check's
-                    raise
-                raise _wrong_length(place) from err
+        except (HfHubHTTPError, OfflineModeIsEnabled):
+            raise
+        except OSError as err:
+            if err.errno is not None:  # the disk's, not the length check's
+                raise
+            raise _wrong_length(place) from err
 
 
 def _wrong_length(place: Path) -> PullFailed:
@@ -202,15 +198,17 @@ def _short(err: Exception) -> str:
 
 @contextmanager
 def _quiet_hub() -> Iterator[None]:
-    """No log lines of the library on our stderr, and no telemetry (its user agent asks the hub for a registry)."""
+    """No log lines of the library on our stderr, no telemetry (its user agent asks the hub for a registry), and
+    blocks small enough that little is lost with a connection and progress moves (by default 10 MB at a time).
+    """
     from huggingface_hub import constants
 
     logger = logging.getLogger("huggingface_hub")
-    level, telemetry = logger.level, constants.HF_HUB_DISABLE_TELEMETRY
+    level, telemetry, block = logger.level, constants.HF_HUB_DISABLE_TELEMETRY, constants.DOWNLOAD_CHUNK_SIZE
     logger.setLevel(logging.CRITICAL)
-    constants.HF_HUB_DISABLE_TELEMETRY = True
+    constants.HF_HUB_DISABLE_TELEMETRY, constants.DOWNLOAD_CHUNK_SIZE = True, _BLOCK
     try:
         yield
     finally:
         logger.setLevel(level)
-        constants.HF_HUB_DISABLE_TELEMETRY = telemetry
+        constants.HF_HUB_DISABLE_TELEMETRY, constants.DOWNLOAD_CHUNK_SIZE = telemetry, block

