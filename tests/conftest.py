@@ -13,9 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from studyrag.embedding import HashEmbedder, OnnxEmbedder
 from studyrag.store import ModelStore, default_cache
+
+# The same examples in every run, no clock, nothing written into the repository.
+settings.register_profile("studyrag", deadline=None, derandomize=True, database=None, max_examples=60)
+settings.load_profile("studyrag")
 
 REPOSITORY = Path(__file__).parents[1]
 _LOCAL = ("127.0.0.1", "::1", "localhost")

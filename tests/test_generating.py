@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
@@ -15,8 +16,10 @@ from studyrag.endpoint import OpenAICompatible
 from studyrag.errors import GenerationFailed, Misuse
 from studyrag.generating import EchoGenerator, first_sentence, open_generator, passages_in
 from studyrag.llama import LlamaCpp
-from studyrag.protocols import Generator
 from studyrag.records import Message
+
+if TYPE_CHECKING:
+    from studyrag.protocols import Generator
 
 PROMPT = """[1] stats/mean.md › Mean › Definition
 ## Definition

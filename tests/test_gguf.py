@@ -1,4 +1,4 @@
-"""The header reader: a whole file passes; whatever is cut, foreign or garbled is named, and never read beyond its end."""
+"""The header reader: a whole file passes; whatever is cut, foreign or garbled is named, never read past its end."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from studyrag.records import Message
 
 SYSTEM = Message("system", "You are a tutor. Answer shortly.")
 CATS = [SYSTEM, Message("user", "Tell me about cats.")]
-LONG = [SYSTEM, Message("user", "A mean is a sum divided by a count. " * 60 + "\n\nQuestion: What is a mean?")]
+LONG = [SYSTEM, Message("user", "A mean is a sum divided by a count. " * 35 + "\n\nQuestion: What is a mean?")]
 
 
 @pytest.fixture(scope="module")
@@ -220,7 +220,7 @@ def test_what_llama_cpp_cannot_load_is_damaged(tmp_path: Path) -> None:
 
     path = tmp_path / "toy.gguf"
     path.write_bytes(gguf(tensor_bytes=32))
-    with pytest.raises(ModelDamaged, match="llama.cpp cannot load it"):
+    with pytest.raises(ModelDamaged, match=r"llama\.cpp cannot load it"):
         LlamaCpp(path, name="toy", threads=1).count_tokens(CATS)
 
 
@@ -240,7 +240,10 @@ def test_the_window_is_no_larger_than_the_model_was_trained_with(tiny_gguf: Path
     assert LlamaCpp(tiny_gguf, name="tiny", context_tokens=300).context_tokens == 300
 
 
-NO_SYSTEM = "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system') }}{% endif %}<{{ m.content }}>{% endfor %}"
+NO_SYSTEM = (
+    "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+    "<{{ m.content }}>{% endfor %}"
+)
 
 
 def test_a_template_without_system_messages_gets_them_in_the_first_turn(tmp_path: Path) -> None:
@@ -281,7 +284,8 @@ def test_leaving_while_it_loads_is_no_crash(tiny_gguf: Path) -> None:
 
 
 def test_importing_loads_no_heavy_library() -> None:
-    script = "import sys, studyrag.generating; print([m for m in ('llama_cpp', 'httpx', 'numpy', 'jinja2') if m in sys.modules])"
+    heavy = ("llama_cpp", "httpx", "numpy", "jinja2")
+    script = f"import sys, studyrag.generating; print([m for m in {heavy} if m in sys.modules])"
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert ran.stdout == "[]\n"
 

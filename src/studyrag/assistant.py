@@ -242,7 +242,7 @@ class Assistant:
         weights = self._retriever.term_weights(query.terms)
         found = weigh(features(hits, weights, query.unknown), threshold=self._settings.min_coverage)
         trace.add("coverage", 0.0, probability=found.probability, **found.features)
-        return found.covered
+        return bool(hits) and found.covered
 
     def _abstention(self, question: str, hits: Sequence[Hit], trace: Trace) -> Answer:
         from studyrag.index import nearest

@@ -19,7 +19,7 @@ import numpy as np
 from studyrag.embedding import embed_whole
 from studyrag.errors import IndexDamaged, IndexMismatch, IndexMissing, NotesError
 from studyrag.index import Contents, Index, NoteRow, Recipe, SectionRow, SkippedRow, locked, save
-from studyrag.lexical import Forward, Vocabulary, forward_index, join
+from studyrag.lexical import Forward, Vocabulary, compact, forward_index, join
 from studyrag.protocols import Embedder, Progress, no_progress
 from studyrag.reading import NoteFile, find_notes, front_matter_problem, read_note
 from studyrag.records import Chunk, Note, Skipped, embedding_text
@@ -111,7 +111,9 @@ def build(
         files, passed_over = find_notes(notes, exclude=exclude)
         old = None if full else _open_old(folder, recipe)
         if old is not None and not find_changes(old, notes, exclude=exclude):
-            return Built(old.n_notes, old.n_chunks, 0, 0, len(old.skipped()), written=False)
+            unchanged = Built(old.n_notes, old.n_chunks, 0, 0, len(old.skipped()), written=False)
+            old.close()
+            return unchanged
         known = _old(old, embedder.dim)
         draft = _Draft(embedder, chunk_tokens, max_note_bytes, known)
         for done, file in enumerate(files, start=1):
@@ -224,9 +226,9 @@ class _Draft:
         ]
         vectors, embedded = self._vectors(digests, progress)
         vocabulary = self._old.vocabulary
-        forward = self._forward(vocabulary)
+        forward, held = compact(self._forward(vocabulary), vocabulary.terms)
         contents = Contents(
-            recipe, self.notes, self.skipped, self.sections, self.chunks, digests, vectors, vocabulary.terms, forward
+            recipe, self.notes, self.skipped, self.sections, self.chunks, digests, vectors, held, forward
         )
         return contents, embedded
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _MESSAGE_OVERHEAD = 8
 _SHOWN = 300
 _LETTERS = re.compile(r"[A-Za-z]+")
-_SPACES = re.compile(r"\s+")
+_GAPS = re.compile(r"(?! [A-Za-z])\s+")
 
 
 class OpenAICompatible:
@@ -81,7 +81,7 @@ class OpenAICompatible:
         return self._reply(
             {
                 "model": self._model,
-                "messages": [{"role": message.role, "content": message.content} for message in messages],
+                "messages": [{"role": message.role, "content": _encodable(message.content)} for message in messages],
                 "max_tokens": max_tokens,
                 "temperature": self._temperature,
                 "seed": self._seed,
@@ -187,15 +187,21 @@ class OpenAICompatible:
 
 
 def estimate_tokens(text: str) -> int:
-    """More than any common tokenizer makes of notes: a token for 2.5 letters, for each run of white space beyond a
-    single space, and for each digit and sign; two for each character outside ASCII. No text -> 0.
+    """More than any common tokenizer makes of notes. No text -> 0.
 
-    Random letters can exceed it (a bound for every text would be its bytes, four times too many for prose).
+    A token for 2.5 letters, for 4 characters of white space (a single space before a letter is free), and for each
+    digit, sign and UTF-8 byte of a character outside ASCII. Random letters can exceed it (a bound for every text would be
+    its bytes, four times too many for prose).
     """
     words = sum(math.ceil(len(word) / 2.5) for word in _LETTERS.findall(text))
-    gaps = sum(math.ceil(len(gap) / 4) for gap in _SPACES.findall(text) if gap != " ")
-    rest = _SPACES.sub("", _LETTERS.sub("", text))
-    return words + gaps + sum(1 if character.isascii() else 2 for character in rest)
+    gaps = sum(math.ceil(len(gap) / 4) for gap in _GAPS.findall(text))
+    signs = "".join(_LETTERS.sub("", text).split())
+    return words + gaps + len(signs.encode("utf-8", errors="replace"))
+
+
+def _encodable(text: str) -> str:
+    """The text with ``?`` for lone surrogates, which JSON cannot carry as UTF-8."""
+    return text.encode("utf-8", errors="replace").decode("utf-8")
 
 
 def _error_message(body: str) -> str:

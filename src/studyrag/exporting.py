@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -93,7 +92,7 @@ def export_onnx(model_dir: Path, out: Path, *, name: str) -> ExportReport:
         )
         (work / FACTS).write_text(json.dumps(asdict(report), indent=1) + "\n", encoding="utf-8")
         for file in (WEIGHTS, GRAPH, FACTS):
-            os.replace(work / file, out / file)
+            (work / file).replace(out / file)
     return report
 
 
@@ -123,7 +122,7 @@ def quantise_int8(model_dir: Path) -> Path:
             weight_type=QuantType.QInt8,
             extra_options={"DefaultTensorType": _FLOAT},
         )
-        os.replace(Path(scratch) / INT8, model_dir / INT8)
+        (Path(scratch) / INT8).replace(model_dir / INT8)
     return model_dir / INT8
 
 

@@ -105,7 +105,7 @@ def _move(files: tuple[ModelFile, ...], origin: Path, ready: Path) -> None:
     for file in files:
         target = ready / file.name
         target.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(origin / file.name, target)
+        (origin / file.name).replace(target)
 
 
 def _copy(origin: Path, target: Path, done: int, tick: Tick) -> int:

@@ -14,11 +14,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from studyrag.catalogue import HubSource, ModelFile
 from studyrag.errors import PullFailed
 from studyrag.modelfiles import Tick, is_html
+
+if TYPE_CHECKING:
+    from studyrag.catalogue import HubSource, ModelFile
 
 NETWORK_FIX = "check the network (HF_ENDPOINT, HTTPS_PROXY), then pull again: it resumes"
 CONNECT_S = 5.0

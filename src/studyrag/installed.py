@@ -6,16 +6,18 @@ Knows no catalogue of names and no cache; those are store.py's.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from studyrag.catalogue import CatalogueEntry, ModelKind
-from studyrag.fetching import Fetched
 from studyrag.modelfiles import sha256_of
-from studyrag.protocols import Progress
+
+if TYPE_CHECKING:
+    from studyrag.fetching import Fetched
+    from studyrag.protocols import Progress
 
 MANIFEST = "manifest.json"
 
@@ -83,7 +85,7 @@ def write_manifest(folder: Path, entry: CatalogueEntry, source: str, files: Sequ
     }
     scratch = folder / f".{MANIFEST}"
     scratch.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-    os.replace(scratch, folder / MANIFEST)
+    scratch.replace(folder / MANIFEST)
 
 
 def stored_files(folder: Path, fetched: Fetched) -> list[StoredFile]:

@@ -85,6 +85,14 @@ def join(parts: Sequence[Forward]) -> Forward:
     )
 
 
+def compact(forward: Forward, terms: Sequence[str]) -> tuple[Forward, list[str]]:
+    """Only the terms that a row holds, numbered alphabetically: equal rows, equal index, whatever was indexed before."""
+    kept = sorted(np.unique(forward.terms).tolist(), key=terms.__getitem__)
+    number = np.zeros(len(terms), dtype=np.int32)
+    number[kept] = np.arange(len(kept), dtype=np.int32)
+    return Forward(forward.indptr, number[forward.terms], forward.counts), [terms[term] for term in kept]
+
+
 @dataclass(frozen=True, slots=True)
 class Postings:
     """Rows of each term, ascending: term t is in rows[indptr[t]:indptr[t+1]], counts alongside."""

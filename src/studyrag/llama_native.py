@@ -146,7 +146,10 @@ class NativeModel:
         chain: Any = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
         try:
             if repeat_penalty != 1.0:
-                lib.llama_sampler_chain_add(chain, lib.llama_sampler_init_penalties(64, repeat_penalty, 0.0, 0.0))
+                words = lib.llama_vocab_n_tokens(self._vocab)
+                lib.llama_sampler_chain_add(
+                    chain, lib.llama_sampler_init_penalties(words, 64, repeat_penalty, 0.0, 0.0)
+                )
             if temperature > 0:
                 lib.llama_sampler_chain_add(chain, lib.llama_sampler_init_top_k(40))
                 lib.llama_sampler_chain_add(chain, lib.llama_sampler_init_top_p(0.95, 1))

@@ -9,10 +9,12 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from studyrag.catalogue import ModelFile
 from studyrag.errors import ModelDamaged
+
+if TYPE_CHECKING:
+    from studyrag.catalogue import ModelFile
 
 Tick = Callable[[int], None]
 """Called with the bytes of the model that are in place so far; may raise KeyboardInterrupt."""

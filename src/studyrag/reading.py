@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".md", ".markdown")
 MAX_FRONT_MATTER_CHARS = 16_384
-_FRONT_MATTER = re.compile(r"\A---[ \t]*\n(.*?)(?:\n|\A)(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
+_ODD_NAME = "its name is not UTF-8: rename it"
+_FRONT_MATTER = re.compile(r"\A---[ \t]*\n((?:.*?\n)??)(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
 _KINDS = {
     "fence": BlockKind.CODE,
     "code_block": BlockKind.CODE,
@@ -91,6 +92,9 @@ def _walk(
         name = _relative(path, root)
         if entry.name.startswith(".") or _excluded(name, exclude):
             continue
+        if not _is_text(name):
+            skipped.append(Skipped(name.encode(errors="surrogateescape").decode(errors="replace"), _ODD_NAME))
+            continue
         try:
             if entry.is_symlink() and not _stays_inside(path, root, above, skipped, name):
                 continue
@@ -121,6 +125,14 @@ def _stays_inside(path: Path, root: Path, above: frozenset[Path], skipped: list[
         skipped.append(Skipped(name, "link goes round in a loop"))
         return False
     return True
+
+
+def _is_text(name: str) -> bool:
+    """Whether a name of the file system is UTF-8; Python spells other bytes as lone surrogates, which fit no file."""
+    try:
+        return bool(name.encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def _relative(path: Path, root: Path) -> str:
@@ -242,7 +254,7 @@ def _parser() -> MarkdownIt:
     from markdown_it import MarkdownIt
     from mdit_py_plugins.dollarmath import dollarmath_plugin
 
-    parser = MarkdownIt("commonmark", {"maxNesting": 20}).enable("table").use(dollarmath_plugin)
+    parser = MarkdownIt("commonmark", {"maxNesting": 20}).enable("table").disable("reference").use(dollarmath_plugin)
     parser.core.ruler.enableOnly(["normalize", "block"])
     return parser
 

@@ -28,11 +28,11 @@ class Unit:
     end: int
 
 
-_FENCE = re.compile(r"^[ \t]*(```+|~~~+)")
+_FENCE = re.compile(r"^[ \t]*(```+(?!.*`)|~~~+)")
 _HEADING = re.compile(r"^ {0,3}#{1,6}\s")
 _TABLE_RULE = re.compile(r"^\s*\|?\s*:?-+:?\s*(\|\s*:?-+:?\s*)*\|?\s*$")
 _ITEM = re.compile(r"^\s*(?:[-*+]|\d+[.)])\s+")
-_INLINE = re.compile(r"\$\$.*?\$\$|\$(?=\S)[^$\n]*?(?<=\S)\$(?!\d)|`[^`\n]*`|\\\(.*?\\\)|\]\([^)]*\)", re.DOTALL)
+_INLINE = re.compile(r"\$\$.*?\$\$|\$(?=\S)[^$\n]*?(?<=\S)\$(?!\d)|`[^`\n]*`|\\\(.*?\\\)|\\\[.*?\\\]|\]\([^)]*\)", re.DOTALL)
 _END = re.compile(r"(?:[.!?]|(?<=[.!?])[\"'”’)\]*_]+)(?=\s+[\"'“‘(\[*_`$\\]*[A-Z0-9$`\\(\[*\"“À-ÞΑ-Ω])")
 _ABBREVIATION = re.compile(
     r"(?:\b(?:e\.g|i\.e|vs|etc|cf|al|approx|resp|fig|eq|eqs|sec|ch|no|vol|pp|dr|mr|mrs|ms|st|prof|inc|ltd|jr|sr)"
@@ -54,7 +54,7 @@ def units(text: str) -> list[Unit]:
 
 def sentence_spans(text: str) -> list[tuple[int, int]]:
     """Half-open spans of the sentences of one paragraph, without the white space between them."""
-    hidden = _INLINE.sub(lambda match: "x" * len(match.group()), text)
+    hidden = _hidden(text)
     ends = [
         match.end()
         for match in _END.finditer(hidden)
@@ -68,6 +68,23 @@ def sentence_spans(text: str) -> list[tuple[int, int]]:
             spans.append((start + len(piece) - len(piece.lstrip()), start + len(piece.rstrip())))
         start = end
     return spans
+
+
+def _hidden(text: str) -> str:
+    """The same text, as long, with inline maths, code and link targets as capitals, which may begin a sentence."""
+    return _INLINE.sub(lambda match: "X" * len(match.group()), text)
+
+
+def _may_be_inside(text: str, at: int) -> bool:
+    """Whether inline maths or code that has no end so far began before ``at``, so that ``at`` may be inside it."""
+    start = text.rfind("\n\n", 0, at) + 1
+    hidden = _hidden(text[start:])
+    before, after = hidden[: at - start], hidden[at - start :]
+    if "\n\n" in after:
+        return False
+    if "\n" not in after and any(mark in before[before.rfind("\n") + 1 :] for mark in "`$"):
+        return True
+    return any(mark in before for mark in ("$$", "\\(", "\\[", "]("))
 
 
 def _blocks(text: str) -> Iterator[tuple[UnitKind, int, int]]:
@@ -108,13 +125,13 @@ def _verbatim(lines: list[str], number: int) -> tuple[UnitKind, int] | None:
     if fence:
         mark, kind = fence.group(1), UnitKind.CODE
         closes = (n for n in range(number + 1, len(lines)) if lines[n].strip().startswith(mark))
-    elif opening.startswith("$$") and not (len(opening) > 4 and opening.endswith("$$")):
+    elif opening.startswith("$$") and opening.count("$$") == 1:
         kind = UnitKind.MATH
         closes = (n for n in range(number + 1, len(lines)) if lines[n].rstrip().endswith("$$"))
-    elif opening.startswith("\\["):
+    elif opening.startswith("\\[") and "\\]" not in opening[:-2]:
         kind = UnitKind.MATH
         closes = (n for n in range(number, len(lines)) if lines[n].rstrip().endswith("\\]"))
-    elif opening.startswith("$$"):
+    elif opening.startswith("$$") and opening.endswith("$$"):
         return UnitKind.MATH, 1
     else:
         return None
@@ -130,13 +147,21 @@ class SentenceStream:
     def feed(self, piece: str) -> list[str]:
         """Sentences that ``piece`` finished, each with the white space that follows it."""
         self._buffer += piece
-        found = units(self._buffer)
-        if len(found) < 2:
-            return []
+        return self._finished(ended=False)
+
+    def rest(self) -> list[str]:
+        """What is left when the stream has ended."""
+        done = self._finished(ended=True)
+        left, self._buffer = self._buffer, ""
+        return [*done, left] if left.strip() else done
+
+    def _finished(self, *, ended: bool) -> list[str]:
         done = []
         start = 0
-        for following in found[1:]:
+        for following in units(self._buffer)[1:]:
             lead = self._lead(following.start)
+            if not ended and _may_be_inside(self._buffer, lead):
+                break
             done.append(self._buffer[start:lead])
             start = lead
         self._buffer = self._buffer[start:]
@@ -146,8 +171,3 @@ class SentenceStream:
         """Where the next sentence begins, with the list marker before it."""
         line = self._buffer.rfind("\n", 0, start) + 1
         return line if _ITEM.fullmatch(self._buffer[line:start]) else start
-
-    def rest(self) -> list[str]:
-        """What is left when the stream has ended."""
-        left, self._buffer = self._buffer, ""
-        return [left] if left.strip() else []

@@ -82,7 +82,7 @@ def _pack(pieces: Sequence[_Piece], room: int) -> Iterator[tuple[int, int, str]]
 
 
 def _pieces(text: str, section: Section, room: int, count_tokens: TokenCounter) -> list[_Piece]:
-    blocks = [block for block in section.blocks if block.kind is not BlockKind.HEADING]
+    blocks = [block for block in section.blocks if block.kind is not BlockKind.HEADING and _says(text, block)]
     counts = count_tokens([text[block.start : block.end] for block in blocks])
     pieces: list[_Piece] = []
     for block, tokens in zip(blocks, counts, strict=True):
@@ -93,6 +93,11 @@ def _pieces(text: str, section: Section, room: int, count_tokens: TokenCounter) 
         else:
             pieces.extend(_cut(text, block, room, count_tokens))
     return pieces
+
+
+def _says(text: str, block: Block) -> bool:
+    """Whether there is anything to find in it: a rule between sections is no chunk."""
+    return any(letter.isalnum() for letter in text[block.start : block.end])
 
 
 def _table_rows(text: str, block: Block, room: int, count_tokens: TokenCounter) -> Iterator[_Piece]:

@@ -173,7 +173,7 @@ class ModelStore:
         target = self.root / f"{entry.name}-{known.sha256[:16]}"
         if target.exists():
             _discard(target)
-        os.replace(ready, target)
+        ready.replace(target)
         shutil.rmtree(ready.parent, ignore_errors=True)
         model = read_model(target)
         assert model is not None
@@ -275,7 +275,7 @@ def _throttled(report: Callable[[int], None], every_s: float = 0.05) -> Callable
 def _discard(folder: Path) -> None:
     """Out of sight by one rename, then gone: a reader never sees half a model."""
     trash = folder.with_name(f".trash-{folder.name}-{os.getpid()}")
-    os.replace(folder, trash)
+    folder.replace(trash)
     shutil.rmtree(trash, ignore_errors=True)
 
 

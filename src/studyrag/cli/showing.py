@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from studyrag.cli.terminal import plain
+from studyrag.cli.terminal import escaped, plain
 
 if TYPE_CHECKING:
     from studyrag.assistant import Event
@@ -24,7 +24,8 @@ UNSUPPORTED = "[unsupported]"
 def place(note: str, first_line: int, last_line: int, headings: Sequence[str], *, folder: Path) -> str:
     """'note.md:41-58 › Heading › Sub', the file clickable where the terminal can."""
     lines = f"{first_line}" if first_line == last_line else f"{first_line}-{last_line}"
-    return " › ".join([_link(f"{plain(note)}:{lines}", folder / note), *(plain(part) for part in headings[1:] or headings)])
+    name = " ".join(plain(note).split("\n"))
+    return " › ".join([_link(f"{name}:{lines}", folder / note), *(plain(part) for part in headings[1:] or headings)])
 
 
 def _link(text: str, path: Path) -> str:
@@ -167,5 +168,5 @@ def _fact(value: object) -> str:
 
 
 def print_json(value: object) -> None:
-    """One object a line: control characters are escaped by JSON itself."""
-    print(json.dumps(value, ensure_ascii=False), flush=True)
+    """One object a line. JSON itself escapes the C0 control characters only: the others are escaped here."""
+    print(escaped(json.dumps(value, ensure_ascii=False)), flush=True)

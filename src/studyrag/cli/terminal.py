@@ -26,6 +26,11 @@ def plain(text: str) -> str:
     return _UNSAFE.sub("\ufffd", text.replace("\r\n", "\n"))
 
 
+def escaped(text: str) -> str:
+    """JSON ``text`` with the same characters as ``\\uXXXX``: the terminal gets none, a parser all."""
+    return _UNSAFE.sub(lambda match: f"\\u{ord(match.group()):04x}", text)
+
+
 def say(text: str) -> None:
     """One line of chatter on stderr."""
     print(plain(text), file=sys.stderr, flush=True)
