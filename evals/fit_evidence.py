@@ -44,23 +44,36 @@ def main() -> None:
 
     questions, x, y = rows("calibration.jsonl")
     for at, name in enumerate(NAMES):
-        print(f"{name:14} AUC {roc_auc_score(y, x[:, at]):.3f}   answerable {x[y, at].mean():.3f}  not {x[~y, at].mean():.3f}")
+        print(
+            f"{name:14} AUC {roc_auc_score(y, x[:, at]):.3f}   answerable {x[y, at].mean():.3f}  not {x[~y, at].mean():.3f}"
+        )
     model = LogisticRegression(C=10.0)
     held_out = cross_val_predict(model, x, y, cv=10, method="predict_proba")[:, 1]
     print(f"all, 10-fold   AUC {roc_auc_score(y, held_out):.3f}")
     for threshold in (0.3, 0.4, 0.5, 0.6, 0.7):
-        print(f"  threshold {threshold}: refused {(held_out[y] < threshold).sum()}/{y.sum()} answerable,"
-              f" {(held_out[~y] < threshold).sum()}/{(~y).sum()} unanswerable")
+        print(
+            f"  threshold {threshold}: refused {(held_out[y] < threshold).sum()}/{y.sum()} answerable,"
+            f" {(held_out[~y] < threshold).sum()}/{(~y).sum()} unanswerable"
+        )
     model.fit(x, y)
-    print({"intercept": round(float(model.intercept_[0]), 2)} | dict(zip(NAMES, model.coef_[0].round(2).tolist(), strict=True)))
-    print(f"first hit in the right note: {np.mean([q['top'][0] in q['notes'] for q in questions if q['notes']]):.3f}; in five:"
-          f" {np.mean([bool(set(q['top']) & set(q['notes'])) for q in questions if q['notes']]):.3f}")
+    print(
+        {"intercept": round(float(model.intercept_[0]), 2)}
+        | dict(zip(NAMES, model.coef_[0].round(2).tolist(), strict=True))
+    )
+    print(
+        f"first hit in the right note: {np.mean([q['top'][0] in q['notes'] for q in questions if q['notes']]):.3f}; in five:"
+        f" {np.mean([bool(set(q['top']) & set(q['notes'])) for q in questions if q['notes']]):.3f}"
+    )
     for question, p in zip(questions, held_out, strict=True):
         if bool(question["notes"]) != (p >= 0.5):
-            print(f"  wrong {p:.2f} {question['id']} {question['question'][:100]} { {k: round(v, 2) for k, v in question['features'].items()} }")
+            print(
+                f"  wrong {p:.2f} {question['id']} {question['question'][:100]} { {k: round(v, 2) for k, v in question['features'].items()} }"
+            )
     first, x1, y1 = rows("first_questions.jsonl")
     p1 = model.predict_proba(x1)[:, 1]
-    print(f"first questions: AUC {roc_auc_score(y1, p1):.3f}; refused {(p1[y1] < .5).sum()}/{y1.sum()} answerable, {(p1[~y1] < .5).sum()}/{(~y1).sum()} not")
+    print(
+        f"first questions: AUC {roc_auc_score(y1, p1):.3f}; refused {(p1[y1] < 0.5).sum()}/{y1.sum()} answerable, {(p1[~y1] < 0.5).sum()}/{(~y1).sum()} not"
+    )
     print(f"first hit in the right note: {np.mean([q['top'][0] in q['notes'] for q in first if q['notes']]):.3f}")
 
 

@@ -114,7 +114,7 @@ class Assistant:
         from studyrag.building import find_changes
 
         index = self._open()
-        changes = find_changes(index, self._settings.notes, exclude=self._settings.exclude)
+        changes: Changes | None = find_changes(index, self._settings.notes, exclude=self._settings.exclude)
         if changes and self._settings.stale == "reindex":
             try:
                 self.index_notes()
@@ -146,7 +146,8 @@ class Assistant:
         if (built.embedder, built.dim) != (wanted.id, wanted.dim):
             self._index = None
             raise IndexMismatch(
-                f"{index.folder}: built with {built.embedder} ({built.dim}-d); settings ask for {wanted.id} ({wanted.dim}-d)",
+                f"{index.folder}: built with {built.embedder} ({built.dim}-d);"
+                f" settings ask for {wanted.id} ({wanted.dim}-d)",
                 fix="studyrag index --full",
             )
 
@@ -271,7 +272,12 @@ class Assistant:
             return texts[span.note_id][span.start : span.end]
 
         return pack(
-            hits, section_of=section_of, text_of=text_of, count_tokens=count, budget=budget, most=self._settings.passages
+            hits,
+            section_of=section_of,
+            text_of=text_of,
+            count_tokens=count,
+            budget=budget,
+            most=self._settings.passages,
         )
 
     def _extracted(self, question: str, hits: Sequence[Hit], index: Index, trace: Trace) -> Iterator[Event]:

@@ -7,6 +7,7 @@ it in a negation. The thresholds are a trial's; docs/log.md has how they were fo
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +26,16 @@ SURE_RECALL = 0.80
 _MARKER = re.compile(r"\s*\[\d+(?:\s*,\s*\d+)*\](?!\()")
 _NEGATION = re.compile(r"\b(?:not|no|never|cannot|neither|nor|without|none|\w+n['’]t)\b", re.IGNORECASE)
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
-_NUMBER_WORDS = {"two": "2", "three": "3", "four": "4", "five": "5", "six": "6", "seven": "7", "eight": "8", "nine": "9"}
+_NUMBER_WORDS = {
+    "two": "2",
+    "three": "3",
+    "four": "4",
+    "five": "5",
+    "six": "6",
+    "seven": "7",
+    "eight": "8",
+    "nine": "9",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +126,9 @@ def _digits(text: str) -> str:
 
 def _windows(passage: Passage) -> list[_Window]:
     """Single units, then neighbouring pairs; a formula or fence counts with the sentence before and after it."""
-    found = [unit for unit in units(passage.text)]
+    found = units(passage.text)
     spans: list[tuple[int, int]] = [(unit.start, unit.end) for unit in found if unit.kind is not UnitKind.CODE]
-    spans += [(one.start, two.end) for one, two in zip(found, found[1:], strict=False) if _may_join(one, two)]
+    spans += [(one.start, two.end) for one, two in itertools.pairwise(found) if _may_join(one, two)]
     spans += [
         (one.start, three.end)
         for one, two, three in zip(found, found[1:], found[2:], strict=False)

@@ -171,7 +171,12 @@ class _Draft:
     """A generation in the making: notes are added in order, re-using what ``old`` knows of them."""
 
     def __init__(self, embedder: Embedder, chunk_tokens: int, max_note_bytes: int, old: _Old) -> None:
-        self._embedder, self._chunk_tokens, self._max_note_bytes, self._old = embedder, chunk_tokens, max_note_bytes, old
+        self._embedder, self._chunk_tokens, self._max_note_bytes, self._old = (
+            embedder,
+            chunk_tokens,
+            max_note_bytes,
+            old,
+        )
         self.notes: list[NoteRow] = []
         self.skipped: list[SkippedRow] = []
         self.sections: list[SectionRow] = []
@@ -248,7 +253,9 @@ class _Draft:
         new = [at for at, row in enumerate(self.old_rows) if row is None]
         fresh = forward_index((terms(embedding_text(self.chunks[at])) for at in new), vocabulary)
         both = join([self._old.forward.take(kept), fresh])
-        place = {at: number for number, at in enumerate([a for a, r in enumerate(self.old_rows) if r is not None] + new)}
+        place = {
+            at: number for number, at in enumerate([a for a, r in enumerate(self.old_rows) if r is not None] + new)
+        }
         return both.take([place[at] for at in range(len(self.chunks))])
 
 

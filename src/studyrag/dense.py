@@ -55,7 +55,7 @@ class DenseIndex:
         parameters = None
         if allowed is not None:
             selector = self._faiss.IDSelectorBatch(np.flatnonzero(allowed).astype(np.int64))
-            parameters = self._faiss.SearchParameters(sel=selector)
+            parameters = self._faiss.SearchParameters(sel=selector)  # type: ignore[call-arg]
         scores, rows = self._index.search(query.reshape(1, -1), k, params=parameters)
         found = sorted((-float(score), int(row)) for score, row in zip(scores[0], rows[0], strict=True) if row >= 0)
         return [Scored(row, rank, -score) for rank, (score, row) in enumerate(found, start=1)]

@@ -14,7 +14,13 @@ from studyrag.records import Evidence, Hit, embedding_text
 from studyrag.terms import terms
 
 TOP = 5
-COEFFICIENTS: Mapping[str, float] = {"intercept": -6.0, "cosine": 8.0, "cosine_mean": 4.0, "covered": 2.0, "unknown": -2.0}
+COEFFICIENTS: Mapping[str, float] = {
+    "intercept": -6.0,
+    "cosine": 8.0,
+    "cosine_mean": 4.0,
+    "covered": 2.0,
+    "unknown": -2.0,
+}
 
 
 def features(hits: Sequence[Hit], weights: Mapping[str, float], unknown: Sequence[str]) -> dict[str, float]:

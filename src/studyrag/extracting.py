@@ -29,7 +29,8 @@ def extract(
         (passage, unit)
         for passage in passages
         for unit in units(passage.text)
-        if unit.kind in (UnitKind.SENTENCE, UnitKind.ROW) and len(set(terms(passage.text[unit.start : unit.end]))) >= _MIN_TERMS
+        if unit.kind in (UnitKind.SENTENCE, UnitKind.ROW)
+        and len(set(terms(passage.text[unit.start : unit.end]))) >= _MIN_TERMS
     ][:MOST_COMPARED]
     if not found:
         return (), ()

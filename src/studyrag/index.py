@@ -61,7 +61,7 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class NoteRow:
-    """A note as indexed. ``stamp`` is (size, mtime_ns, ctime_ns) of its file then; ``problem`` is about front matter."""
+    """A note as indexed. ``stamp``: (size, mtime_ns, ctime_ns) of its file then; ``problem`` is its front matter's."""
 
     id: str
     title: str
@@ -166,7 +166,9 @@ def _writing(folder: Path) -> Iterator[None]:
         reason = getattr(err, "strerror", None) or str(err).splitlines()[0]
         raise IndexNotWritable(
             f"{folder}: the index cannot be written ({reason}); the index that was there is untouched",
-            fix="free some disk space and index again" if full else "make the folder writable, or set `index` elsewhere",
+            fix="free some disk space and index again"
+            if full
+            else "make the folder writable, or set `index` elsewhere",
         ) from err
 
 
@@ -188,10 +190,7 @@ def _write_tables(path: Path, contents: Contents) -> None:
         )
         put(
             "INSERT INTO sections VALUES (?,?,?,?,?,?)",
-            (
-                (s.note_id, s.start, s.end, s.first_line, s.last_line, json.dumps(s.headings))
-                for s in contents.sections
-            ),
+            ((s.note_id, s.start, s.end, s.first_line, s.last_line, json.dumps(s.headings)) for s in contents.sections),
         )
         put("INSERT INTO chunks VALUES (?,?,?,?,?,?,?,?,?,?,?,?)", _chunk_rows(contents))
         put("INSERT INTO terms VALUES (?,?)", ((term, number) for number, term in enumerate(contents.terms)))
@@ -410,7 +409,8 @@ def _manifest(path: Path) -> Mapping[str, Any]:
         raise IndexDamaged(f"{path}: truncated or changed ({err})", fix=REBUILD) from err
     if facts["recipe"].get("format") != FORMAT:
         raise IndexMismatch(
-            f"{path.parent}: written in format {facts['recipe'].get('format')}; this version reads {FORMAT}", fix=REBUILD
+            f"{path.parent}: written in format {facts['recipe'].get('format')}; this version reads {FORMAT}",
+            fix=REBUILD,
         )
     return facts
 

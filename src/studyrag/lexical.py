@@ -86,7 +86,7 @@ def join(parts: Sequence[Forward]) -> Forward:
 
 
 def compact(forward: Forward, terms: Sequence[str]) -> tuple[Forward, list[str]]:
-    """Only the terms that a row holds, numbered alphabetically: equal rows, equal index, whatever was indexed before."""
+    """Only the terms that a row holds, numbered alphabetically: equal rows, equal index, whatever came before."""
     kept = sorted(np.unique(forward.terms).tolist(), key=terms.__getitem__)
     number = np.zeros(len(terms), dtype=np.int32)
     number[kept] = np.arange(len(kept), dtype=np.int32)
@@ -180,5 +180,3 @@ def best(scores: NDArray[np.float64], rows: NDArray[np.int64], k: int) -> list[S
         rows = rows[scores[rows] >= kth]
     order = rows[np.lexsort((rows, -scores[rows]))][:k]
     return [Scored(int(row), rank, float(scores[row])) for rank, row in enumerate(order, start=1)]
-
-

@@ -160,7 +160,8 @@ def read_note(file: NoteFile, *, max_bytes: int) -> Note | Skipped:
     """The file as a Note, or why it is not one. Reads at most ``max_bytes + 1`` bytes."""
     if file.size > max_bytes:
         return Skipped(
-            file.id, f"{file.size / 1e6:.1f} MB is larger than max_note_bytes ({max_bytes / 1e6:.1f} MB): split the note"
+            file.id,
+            f"{file.size / 1e6:.1f} MB is larger than max_note_bytes ({max_bytes / 1e6:.1f} MB): split the note",
         )
     try:
         with file.path.open("rb") as handle:

@@ -116,9 +116,7 @@ class Retriever:
             for rank, (row, score) in enumerate(best, start=1)
         ]
 
-    def _candidates_of(
-        self, query: Query, lexical: Sequence[Scored], dense: Sequence[Scored]
-    ) -> dict[int, Candidate]:
+    def _candidates_of(self, query: Query, lexical: Sequence[Scored], dense: Sequence[Scored]) -> dict[int, Candidate]:
         lexical_ranks = {scored.row: scored.rank for scored in lexical}
         dense_ranks = {scored.row: scored.rank for scored in dense}
         rows = sorted({*lexical_ranks, *dense_ranks})
@@ -144,7 +142,8 @@ class Retriever:
         known = self._index.term_numbers(words)
         rarest = float(np.log(self._index.n_chunks + 0.5) - np.log(1.5)) if self._index.n_chunks else 0.0
         return {
-            word: max(0.1, self._index.bm25.idf(known[word]) if word in known else rarest) for word in sorted(set(words))
+            word: max(0.1, self._index.bm25.idf(known[word]) if word in known else rarest)
+            for word in sorted(set(words))
         }
 
 

@@ -32,7 +32,9 @@ _FENCE = re.compile(r"^[ \t]*(```+(?!.*`)|~~~+)")
 _HEADING = re.compile(r"^ {0,3}#{1,6}\s")
 _TABLE_RULE = re.compile(r"^\s*\|?\s*:?-+:?\s*(\|\s*:?-+:?\s*)*\|?\s*$")
 _ITEM = re.compile(r"^\s*(?:[-*+]|\d+[.)])\s+")
-_INLINE = re.compile(r"\$\$.*?\$\$|\$(?=\S)[^$\n]*?(?<=\S)\$(?!\d)|`[^`\n]*`|\\\(.*?\\\)|\\\[.*?\\\]|\]\([^)]*\)", re.DOTALL)
+_INLINE = re.compile(
+    r"\$\$.*?\$\$|\$(?=\S)[^$\n]*?(?<=\S)\$(?!\d)|`[^`\n]*`|\\\(.*?\\\)|\\\[.*?\\\]|\]\([^)]*\)", re.DOTALL
+)
 _END = re.compile(r"(?:[.!?]|(?<=[.!?])[\"'”’)\]*_]+)(?=\s+[\"'“‘(\[*_`$\\]*[A-Z0-9$`\\(\[*\"“À-ÞΑ-Ω])")
 _ABBREVIATION = re.compile(
     r"(?:\b(?:e\.g|i\.e|vs|etc|cf|al|approx|resp|fig|eq|eqs|sec|ch|no|vol|pp|dr|mr|mrs|ms|st|prof|inc|ltd|jr|sr)"
@@ -97,7 +99,13 @@ def _blocks(text: str) -> Iterator[tuple[UnitKind, int, int]]:
         line = lines[number]
         end = at + len(line)
         taken = _verbatim(lines, number)
-        special = taken or not line.strip() or _HEADING.match(line) or line.lstrip().startswith("|") or _TABLE_RULE.match(line)
+        special = (
+            taken
+            or not line.strip()
+            or _HEADING.match(line)
+            or line.lstrip().startswith("|")
+            or _TABLE_RULE.match(line)
+        )
         if paragraph and (special or _ITEM.match(line)):
             yield UnitKind.SENTENCE, *paragraph
             paragraph = None

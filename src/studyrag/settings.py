@@ -33,12 +33,17 @@ class Settings(BaseSettings):
     exclude: tuple[str, ...] = Field((), description="Globs of notes to leave out, e.g. `archive/**`.")
     max_note_bytes: int = Field(4_000_000, ge=1_000, description="Larger notes are skipped, and reported.")
     stale: Literal["reindex", "warn"] = Field(
-        "reindex", description="When notes changed since indexing: index them before answering, or warn and leave them out."
+        "reindex",
+        description="When notes changed since indexing: index them before answering, or warn and leave them out.",
     )
 
     embedder: str = Field("all-MiniLM-L6-v2", description="Embedding model: a catalogue name.")
-    precision: Literal["fp32", "int8"] = Field("fp32", description="Arithmetic of the embedder; int8 is faster, a little worse.")
-    chunk_tokens: int = Field(256, ge=64, le=2048, description="Longest chunk in the embedder's tokens, heading path included.")
+    precision: Literal["fp32", "int8"] = Field(
+        "fp32", description="Arithmetic of the embedder; int8 is faster, a little worse."
+    )
+    chunk_tokens: int = Field(
+        256, ge=64, le=2048, description="Longest chunk in the embedder's tokens, heading path included."
+    )
 
     retriever: Literal["hybrid", "bm25", "dense"] = Field("hybrid", description="Which arms rank the chunks.")
     candidates: int = Field(50, ge=1, le=1000, description="Chunks that each arm proposes.")
@@ -120,7 +125,11 @@ def load_settings(
 
 
 def _list(key: str, value: object) -> object:
-    return tuple(part for part in value.split(os.pathsep) if part) if key == "exclude" and isinstance(value, str) else value
+    return (
+        tuple(part for part in value.split(os.pathsep) if part)
+        if key == "exclude" and isinstance(value, str)
+        else value
+    )
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -144,7 +153,9 @@ def _refuse_unknown(values: Mapping[str, object], *, where: str, spell: Any = st
 def _bad_value(err: ValidationError, file: Path | None) -> SettingsError:
     first = err.errors()[0]
     key = ".".join(str(part) for part in first["loc"])
-    described = Settings.model_fields[key.split(".")[0]].description if key.split(".")[0] in Settings.model_fields else ""
+    described = (
+        Settings.model_fields[key.split(".")[0]].description if key.split(".")[0] in Settings.model_fields else ""
+    )
     return SettingsError(
         f"setting `{key}` = {first['input']!r}: {first['msg']}",
         fix=f"{described} Change it in {file or 'the flag or variable'}",

@@ -12,10 +12,12 @@ Question = Annotated[
     list[str] | None, typer.Argument(help="The question; `-` reads one a line from standard input.", show_default=False)
 ]
 Paths = Annotated[
-    list[str] | None, typer.Option("--path", help="Only notes whose path matches this glob or folder.", show_default=False)
+    list[str] | None,
+    typer.Option("--path", help="Only notes whose path matches this glob or folder.", show_default=False),
 ]
 Tags = Annotated[
-    list[str] | None, typer.Option("--tag", help="Only notes that have this tag in their front matter.", show_default=False)
+    list[str] | None,
+    typer.Option("--tag", help="Only notes that have this tag in their front matter.", show_default=False),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print a JSON record, one a line.")]
 Traced = Annotated[bool, typer.Option("--trace", help="Show each stage, its time and what it found, on stderr.")]
@@ -26,7 +28,9 @@ def ask(
     path: Paths = None,
     tag: Tags = None,
     extract: Annotated[bool, typer.Option("--extract", help="Best sentences of the notes, no generator.")] = False,
-    strict: Annotated[bool | None, typer.Option("--strict", help="Drop sentences that the notes do not support.")] = None,
+    strict: Annotated[
+        bool | None, typer.Option("--strict", help="Drop sentences that the notes do not support.")
+    ] = None,
     model: Annotated[
         str | None, typer.Option("--model", help="Generator for this call, as in the settings.", show_default=False)
     ] = None,
@@ -58,7 +62,9 @@ def ask(
 def search(
     query: Question = None,
     k: Annotated[int, typer.Option("-k", min=1, max=1000, help="How many chunks.")] = 5,
-    retriever: Annotated[str | None, typer.Option("--retriever", help="hybrid, bm25 or dense.", show_default=False)] = None,
+    retriever: Annotated[
+        str | None, typer.Option("--retriever", help="hybrid, bm25 or dense.", show_default=False)
+    ] = None,
     path: Paths = None,
     tag: Tags = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Fetch a missing embedder without asking.")] = False,

@@ -102,7 +102,9 @@ def _staleness(chosen: Settings) -> Finding:
     except IndexMissing:
         return Finding("staleness", False, "no index", "studyrag index")
     count = len(changes.added) + len(changes.changed) + len(changes.removed)
-    return Finding("staleness", not changes, f"{count} files differ from the index" if changes else "none", "studyrag index")
+    return Finding(
+        "staleness", not changes, f"{count} files differ from the index" if changes else "none", "studyrag index"
+    )
 
 
 def _generator(chosen: Settings) -> Finding:
@@ -118,10 +120,14 @@ def _generator(chosen: Settings) -> Finding:
         reply = "".join(generator.stream([Message("user", "Say hello.")], max_tokens=4))
     finally:
         generator.close()
-    return Finding("generator", True, f"{generator.name} opens and replies ({tokens} tokens in, {len(reply)} characters out)")
+    return Finding(
+        "generator", True, f"{generator.name} opens and replies ({tokens} tokens in, {len(reply)} characters out)"
+    )
 
 
 def _disk(chosen: Settings) -> Finding:
     folder = chosen.index if chosen.index.exists() else chosen.notes
     free = shutil.disk_usage(folder).free
-    return Finding("disk", free > _LEAST_FREE, f"{size(free)} free", f"free {size(_LEAST_FREE)} for rebuilding the index")
+    return Finding(
+        "disk", free > _LEAST_FREE, f"{size(free)} free", f"free {size(_LEAST_FREE)} for rebuilding the index"
+    )

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from studyrag.protocols import Progress
 
@@ -75,7 +76,7 @@ def _bar(in_bytes: bool) -> Iterator[Progress]:
     counts: list[ProgressColumn] = [DownloadColumn(), TransferSpeedColumn()] if in_bytes else [MofNCompleteColumn()]
     columns: list[ProgressColumn] = [TextColumn("{task.description}"), BarColumn(), *counts, TimeRemainingColumn()]
     with RichProgress(*columns, console=Console(stderr=True), transient=True) as shown:
-        tasks = {}
+        tasks: dict[str, Any] = {}
 
         def callback(what: str, done: int, total: int) -> None:
             if what not in tasks:
@@ -89,12 +90,12 @@ def _bar(in_bytes: bool) -> Iterator[Progress]:
 
 
 def _lines(in_bytes: bool) -> Progress:
-    last = {"what": "", "at": 0.0}
+    last: dict[str, Any] = {"what": "", "at": 0.0}
 
     def callback(what: str, done: int, total: int) -> None:
         now = time.monotonic()
         finished = total > 0 and done >= total
-        if what == last["what"] and not finished and now - float(last["at"]) < _LINE_EVERY_S:
+        if what == last["what"] and not finished and now - last["at"] < _LINE_EVERY_S:
             return
         last.update(what=what, at=now)
         shown = f"{size(done)} of {size(total)}" if in_bytes else f"{done} of {total}"

@@ -76,7 +76,10 @@ def open_generator(chosen: Settings, *, yes: bool = False) -> Generator | None:
     except ModelMissing as err:
         if chosen.generator.endswith(".gguf"):
             raise
-        say(f"No generator ({err.message}): the answer is the best sentences of the notes. For written answers: {err.fix}")
+        say(
+            f"No generator ({err.message}): the answer is the best sentences of the notes."
+            f" For written answers: {err.fix}"
+        )
         return None
 
 
@@ -108,5 +111,3 @@ def _agreed(question: str) -> bool:
     import typer
 
     return sys.stdin.isatty() and sys.stderr.isatty() and typer.confirm(question, default=True, err=True)
-
-
