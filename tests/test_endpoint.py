@@ -132,7 +132,7 @@ def test_timeout(stub: Stub) -> None:
         ("data: []\n\n", "not a chat-completions stream"),
         ("<html>a web page</html>", "not a chat-completions stream"),
         ('{"choices": [{"message": {"content": "not streamed"}}]}', "not a chat-completions stream"),
-        ('data: {"error": {"message": "out of memory"}}\n\n', "out of memory"),
+        ('data: {"error": {"message": "out of memory"}}\n\n', ": out of memory"),
         (event("A", "content_filter"), "content filter"),
     ],
 )
@@ -156,6 +156,13 @@ def test_addresses_that_are_none(url: str) -> None:
     with pytest.raises(Misuse) as raised:
         OpenAICompatible(url, "m")
     assert "pass@" not in raised.value.message
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"), [("", 0), ("a", 1), ("abcdef gh", 4), ("a  b", 3), ("x = 10", 5), ("é猫", 5)]
+)
+def test_estimate_by_hand(text: str, tokens: int) -> None:
+    assert estimate_tokens(text) == tokens
 
 
 def test_estimate_exceeds_a_real_tokenizer(tiny_gguf: Path) -> None:

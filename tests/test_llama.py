@@ -18,7 +18,10 @@ from studyrag.records import Message
 
 SYSTEM = Message("system", "You are a tutor. Answer shortly.")
 CATS = [SYSTEM, Message("user", "Tell me about cats.")]
-LONG = [SYSTEM, Message("user", "A mean is a sum divided by a count. " * 35 + "\n\nQuestion: What is a mean?")]
+FACTS = " ".join(
+    f"Planet {name} has {2**i} moons." for i, name in enumerate("Ada Bo Cy Di Ed Flo Gus Hal Ivy Jo".split() * 3)
+)
+LONG = [SYSTEM, Message("user", FACTS + "\n\nQuestion: Which planet has 64 moons?")]
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +100,7 @@ def test_a_shared_system_message_is_evaluated_once(model: LlamaCpp, monkeypatch:
 
 def test_threads_do_not_change_the_reply(tiny_gguf: Path, model: LlamaCpp) -> None:
     two = LlamaCpp(tiny_gguf, name="tiny", context_tokens=2048, threads=2)
-    assert list(two.stream(CATS, max_tokens=24)) == list(model.stream(CATS, max_tokens=24))
+    assert list(two.stream(LONG, max_tokens=24)) == list(model.stream(LONG, max_tokens=24))
     two.close()
 
 
@@ -183,20 +186,28 @@ def test_close_ends_a_reply_and_the_next_use_loads_again(tiny_gguf: Path) -> Non
     model.close()
 
 
-def test_preload_loads_in_the_background(tiny_gguf: Path) -> None:
-    model = LlamaCpp(tiny_gguf, name="tiny", context_tokens=256)
-    model.preload()
+def wait_for_loader() -> None:
     for thread in threading.enumerate():
         if thread.name == "load-generator":
             thread.join(30)
+
+
+def test_preload_loads_in_the_background(tiny_gguf: Path) -> None:
+    model = LlamaCpp(tiny_gguf, name="tiny", context_tokens=256)
+    model.preload()
+    wait_for_loader()
     assert model._native is not None
     assert "".join(model.stream(CATS, max_tokens=3))
     model.close()
 
 
-def test_preload_keeps_its_error_for_the_first_use(tmp_path: Path) -> None:
+def test_preload_keeps_its_error_for_the_first_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    escaped: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", escaped.append)
     model = LlamaCpp(tmp_path / "none.gguf", name="none")
     model.preload()
+    wait_for_loader()
+    assert escaped == []
     with pytest.raises(ModelMissing):
         model.count_tokens(CATS)
     with pytest.raises(ModelMissing):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,6 +45,18 @@ class Embedder(Protocol):
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """(n, dim) float32, unit rows, in input order; no texts -> (0, dim)."""
+        ...
+
+
+@runtime_checkable
+class Grader(Protocol):
+    """A generator that can also say how it would answer a yes/no question, without writing a word."""
+
+    def yes_logit(self, messages: Sequence[Message]) -> float:
+        """Logit of the reply beginning with Yes, less that of its beginning with No.
+
+        :raises GenerationFailed: as for ``Generator.stream``.
+        """
         ...
 
 

@@ -26,6 +26,7 @@ SUFFIXES = (".md", ".markdown")
 MAX_FRONT_MATTER_CHARS = 16_384
 _ODD_NAME = "its name is not UTF-8: rename it"
 _FRONT_MATTER = re.compile(r"\A---[ \t]*\n((?:.*?\n)??)(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
+_VERBATIM = r"`[^`]+`|\$[^$]+\$"
 _KINDS = {
     "fence": BlockKind.CODE,
     "code_block": BlockKind.CODE,
@@ -321,8 +322,12 @@ def _line_starts(text: str) -> list[int]:
 
 def clean_heading(markup: str) -> str:
     """A heading as a person reads it: links by their text, no emphasis marks, one line. Maths and code stay."""
-    text = re.sub(r"!?\[\[(?:[^\]|]*\|)?([^\]]*)\]\]", r"\1", markup)
+    verbatim = re.findall(_VERBATIM, markup)
+    text = re.sub(_VERBATIM, "\0", markup)
+    text = re.sub(r"!?\[\[(?:[^\]|]*\|)?([^\]]*)\]\]", r"\1", text)
     text = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", text)
-    text = re.sub(r"(\*\*|__|~~|==)(?=\S)(.+?)(?<=\S)\1", r"\2", text)
+    text = re.sub(r"(\*\*|~~|==|(?<!\w)__)(?=\S)(.+?)(?<=\S)\1(?!(?<=_)\w)", r"\2", text)
     text = re.sub(r"(?<![\w*])\*(?=\S)(.+?)(?<=\S)\*(?![\w*])", r"\1", text)
+    parts = iter(verbatim)
+    text = re.sub("\0", lambda _: next(parts, ""), text)
     return " ".join(text.replace("`", "").split())

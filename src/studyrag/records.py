@@ -156,10 +156,18 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a chat. ``role`` is system, user or assistant."""
+    """One turn of a chat: ``content`` with ``tail`` directly behind it. ``role`` is system, user or assistant.
+
+    Prompts that differ in the last tail only share all that was evaluated before it, where the generator keeps that.
+    """
 
     role: str
     content: str
+    tail: str = ""
+
+    @property
+    def text(self) -> str:
+        return self.content + self.tail
 
 
 @dataclass(frozen=True, slots=True)
