@@ -282,6 +282,7 @@ def test_other_settings_are_taken_and_recorded(tmp_path: Path) -> None:
         ("modules.json", b'{"type": "os.system"}', "code from outside sentence-transformers"),
         ("model.safetensors", TENSORS[:-1] + b"x", "wrong SHA-256"),
         ("model.safetensors", b"\x80\x04pickled", "not a safetensors file"),
+        ("model.safetensors", (10**9).to_bytes(8, "little") + b"{}", "not a safetensors file"),
     ],
 )
 def test_settings_that_name_code_and_other_weights_are_refused(

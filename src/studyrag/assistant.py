@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from studyrag.errors import IndexBusy, IndexMismatch, IndexMissing, IndexNotWritable, Misuse
-from studyrag.protocols import Embedder, Generator, Progress, no_progress
-from studyrag.records import Answer, Chunk, Context, Hit, Sentence, Trace
+from studyrag.protocols import Embedder, Generator, Grader, Progress, no_progress
+from studyrag.records import Answer, Chunk, Context, Evidence, Hit, Sentence, Trace
 
 if TYPE_CHECKING:
     import numpy as np
@@ -226,24 +226,42 @@ class Assistant:
         index = _timed(trace, "index", self.refresh)
         depth = max(4 * self._settings.passages, NEAREST)
         hits, query = self._retrieve(index, question, depth, None, paths, tags, trace)
-        if not _timed(trace, "evidence", lambda: self._covered(hits, query, trace)):
+        evidence = _timed(trace, "evidence", lambda: self._evidence(hits, query))
+        trace.add("coverage", 0.0, probability=evidence.probability, **evidence.features)
+        generator = None if extract else self._generator
+        if self._hopeless(evidence, generator):
             events: Iterator[Event] = iter([Answered(self._abstention(question, hits, trace))])
-        elif extract or self._generator is None:
+        elif generator is None:
             events = self._extracted(question, hits, index, trace)
         else:
-            events = self._generated(question, hits, index, self._generator, trace)
+            events = self._generated(question, hits, index, generator, evidence, trace)
         for event in events:
             if isinstance(event, Answered):
                 self.last_answer = event.answer
             yield event
 
-    def _covered(self, hits: Sequence[Hit], query: Query, trace: Trace) -> bool:
+    def _evidence(self, hits: Sequence[Hit], query: Query) -> Evidence:
         from studyrag.evidence import features, weigh
 
         weights = self._retriever.term_weights(query.terms)
-        found = weigh(features(hits, weights, query.unknown), threshold=self._settings.min_coverage)
+        return weigh(features(hits, weights, query.unknown), threshold=self._settings.min_coverage)
+
+    def _hopeless(self, evidence: Evidence, generator: Generator | None) -> bool:
+        """Whether to abstain at once. A generator that can grade the passages is asked where retrieval is unsure."""
+        from studyrag.evidence import hopeless
+
+        if isinstance(generator, Grader):
+            return hopeless(evidence, threshold=self._settings.min_coverage)
+        return not evidence.covered
+
+    def _graded(self, question: str, context: Context, evidence: Evidence, grader: Grader, trace: Trace) -> bool:
+        from studyrag.evidence import with_verdict
+        from studyrag.prompting import coverage_question
+
+        logit = _timed(trace, "grade", lambda: grader.yes_logit(coverage_question(question, context.passages)))
+        found = with_verdict(evidence, logit, threshold=self._settings.min_coverage)
         trace.add("coverage", 0.0, probability=found.probability, **found.features)
-        return bool(hits) and found.covered
+        return found.covered
 
     def _abstention(self, question: str, hits: Sequence[Hit], trace: Trace) -> Answer:
         from studyrag.index import nearest
@@ -290,22 +308,37 @@ class Assistant:
             question, context.passages, embedder=self._embedder, term_weights=self._retriever.term_weights
         )
         trace.add("extract", (time.perf_counter() - started) * 1000, sentences=len(sentences))
-        for sentence in sentences:
-            yield Piece(sentence.text.rstrip())
+        if not sentences:
+            yield Answered(self._abstention(question, hits, trace))
+            return
+        for at, sentence in enumerate(sentences):
+            yield Piece(("\n" if at else "") + sentence.text.rstrip())
             yield Attributed(sentence)
         text = "".join(sentence.text for sentence in sentences).strip()
         yield Answered(Answer(question, text, False, sentences, citations, (), "extract", trace.timings_ms()))
 
     def _generated(
-        self, question: str, hits: Sequence[Hit], index: Index, generator: Generator, trace: Trace
+        self,
+        question: str,
+        hits: Sequence[Hit],
+        index: Index,
+        generator: Generator,
+        evidence: Evidence,
+        trace: Trace,
     ) -> Iterator[Event]:
         from studyrag.attributing import Attributor
         from studyrag.prompting import messages
 
         started = time.perf_counter()
         context = self._fitted(question, hits, index, generator)
+        if not context.passages:
+            yield Answered(self._abstention(question, hits, trace))
+            return
         trace.add("pack", (time.perf_counter() - started) * 1000, tokens=context.tokens, left_out=context.left_out)
         yield Reading(context)
+        if isinstance(generator, Grader) and not self._graded(question, context, evidence, generator, trace):
+            yield Answered(self._abstention(question, hits, trace))
+            return
         attributor = Attributor(
             question, context.passages, embedder=self._embedder, term_weights=self._retriever.term_weights
         )
@@ -334,12 +367,17 @@ class Assistant:
                 f"the question leaves no room for notes in the model's {generator.context_tokens} tokens",
                 fix="ask a shorter question, or set a smaller `answer_tokens`",
             )
-        context = self._context(
-            hits, index, lambda text: generator.count_tokens([Message("user", text)]) - empty, budget
-        )
+
+        def count(text: str) -> int:
+            return generator.count_tokens([Message("user", text)]) - empty
+
+        context = self._context(hits, index, count, budget)
         limit = generator.context_tokens - self._settings.answer_tokens
-        while len(context.passages) > 1 and generator.count_tokens(messages(question, context.passages)) > limit:
-            context = Context(context.passages[:-1], context.tokens, context.left_out)
+        while context.passages and generator.count_tokens(messages(question, context.passages)) > limit:
+            budget = budget * 3 // 4  # what the passages' own headings need, which no budget counts
+            several = len(context.passages) > 1
+            less = Context(context.passages[:-1], context.tokens, context.left_out)
+            context = less if several else self._context(hits, index, count, budget)
         return context
 
 

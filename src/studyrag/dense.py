@@ -56,9 +56,14 @@ class DenseIndex:
         if allowed is not None:
             selector = self._faiss.IDSelectorBatch(np.flatnonzero(allowed).astype(np.int64))
             parameters = self._faiss.SearchParameters(sel=selector)  # type: ignore[call-arg]
-        scores, rows = self._index.search(query.reshape(1, -1), k, params=parameters)
-        found = sorted((-float(score), int(row)) for score, row in zip(scores[0], rows[0], strict=True) if row >= 0)
-        return [Scored(row, rank, -score) for rank, (score, row) in enumerate(found, start=1)]
+        asked = query.reshape(1, -1)
+        scores, rows = self._index.search(asked, min(k + 1, self._index.ntotal), params=parameters)
+        found = _sorted(scores[0], rows[0])
+        if len(found) > k and found[k - 1][0] == found[k][0]:  # FAISS keeps any of the equal ones
+            below = float(np.nextafter(np.float32(-found[k][0]), np.float32(-np.inf)))
+            _, scores, rows = self._index.range_search(asked, below, params=parameters)
+            found = _sorted(scores, rows)
+        return [Scored(row, rank, -score) for rank, (score, row) in enumerate(found[:k], start=1)]
 
     def vectors(self, rows: Sequence[int]) -> Vectors:
         """(len(rows), dim) float32."""
@@ -66,3 +71,8 @@ class DenseIndex:
             return np.zeros((0, self._index.d), dtype=np.float32)
         out: Vectors = self._index.reconstruct_batch(np.asarray(rows, dtype=np.int64))
         return out
+
+
+def _sorted(scores: Vectors, rows: NDArray[np.int64]) -> list[tuple[float, int]]:
+    """(-score, row), best first, ties by row; FAISS fills up with row -1."""
+    return sorted((-float(score), int(row)) for score, row in zip(scores, rows, strict=True) if row >= 0)

@@ -65,7 +65,7 @@ class OpenAICompatible:
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
         """An upper estimate (see ``estimate_tokens``) and 8 more a message for its template; no messages -> 0."""
-        return sum(estimate_tokens(message.content) + _MESSAGE_OVERHEAD for message in messages)
+        return sum(estimate_tokens(message.text) + _MESSAGE_OVERHEAD for message in messages)
 
     def stream(self, messages: Sequence[Message], *, max_tokens: int) -> Iterator[str]:
         """Pieces as the server sends them.
@@ -81,7 +81,7 @@ class OpenAICompatible:
         return self._reply(
             {
                 "model": self._model,
-                "messages": [{"role": message.role, "content": _encodable(message.content)} for message in messages],
+                "messages": [{"role": message.role, "content": _encodable(message.text)} for message in messages],
                 "max_tokens": max_tokens,
                 "temperature": self._temperature,
                 "seed": self._seed,

@@ -22,6 +22,9 @@ COEFFICIENTS: Mapping[str, float] = {
     "unknown": -2.0,
 }
 
+VERDICT: Mapping[str, float] = {"intercept": -1.0, "odds": 1.0, "yes_logit": 2.0}
+HOPELESS = 0.2
+
 
 def features(hits: Sequence[Hit], weights: Mapping[str, float], unknown: Sequence[str]) -> dict[str, float]:
     """All in [-1, 1]. ``weights`` are the question's terms with their idf; no hits -> zeros and all unknown.
@@ -46,6 +49,22 @@ def features(hits: Sequence[Hit], weights: Mapping[str, float], unknown: Sequenc
         "covered_all": share(everything),
         "unknown": share(set(unknown)),
     }
+
+
+def hopeless(evidence: Evidence, *, threshold: float) -> bool:
+    """So little evidence that no generator needs to be asked."""
+    return evidence.probability < HOPELESS * threshold
+
+
+def with_verdict(evidence: Evidence, yes_logit: float, *, threshold: float) -> Evidence:
+    """The evidence together with the generator's own reading of the passages, before it writes a word.
+
+    Logistic regression on the log-odds of ``evidence`` and on the logit of Yes against No.
+    """
+    odds = math.log(max(evidence.probability, 1e-9) / max(1 - evidence.probability, 1e-9))
+    score = VERDICT["intercept"] + VERDICT["odds"] * odds + VERDICT["yes_logit"] * yes_logit
+    probability = 1 / (1 + math.exp(-score))
+    return Evidence(probability, probability >= threshold, {**evidence.features, "yes_logit": yes_logit})
 
 
 def weigh(values: Mapping[str, float], *, threshold: float) -> Evidence:

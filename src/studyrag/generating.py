@@ -44,7 +44,7 @@ class EchoGenerator:
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
         """Words, at least 1 a message; no messages -> 0."""
-        return sum(max(1, len(message.content.split())) for message in messages)
+        return sum(max(1, len(message.text.split())) for message in messages)
 
     def stream(self, messages: Sequence[Message], *, max_tokens: int) -> Iterator[str]:
         """Word by word, each with the white space after it."""
@@ -54,7 +54,7 @@ class EchoGenerator:
             max_tokens=max_tokens,
             context_tokens=self._context_tokens,
         )
-        content = messages[-1].content
+        content = messages[-1].text
         sentences = [first_sentence(text) for text in passages_in(content)[: self._passages]]
         reply = " ".join(filter(None, sentences)) or first_sentence(content) or "Nothing was asked."
         return iter(re.findall(r"\S+\s*", reply)[:max_tokens])

@@ -91,6 +91,23 @@ class LlamaCpp:
         )
         return self._reply(blocks, max_tokens)
 
+    def yes_logit(self, messages: Sequence[Message]) -> float:
+        """Logit of Yes less that of No as the reply's first token. What it evaluates is kept for the next prompt.
+
+        :raises GenerationFailed: as for ``stream``.
+        """
+        blocks = self._blocks(messages)
+        require_room(
+            self._name, prompt_tokens=sum(map(len, blocks)), max_tokens=1, context_tokens=self.context_tokens
+        )
+        native, _ = self._loaded()
+        with self._lock:
+            self._turn += 1
+            self._recount_cores(native)
+            self._evaluate(native, blocks)
+            yes, no = (native.logit(native.tokenize(word, special=False)[0]) for word in ("Yes", "No"))
+        return yes - no
+
     def close(self) -> None:
         with self._lock:
             self._turn += 1
@@ -149,7 +166,7 @@ class LlamaCpp:
     def _blocks(self, messages: Sequence[Message]) -> list[list[int]]:
         """The prompt's tokens in the batches in which they are evaluated.
 
-        Cut after every message but the last, so that the next prompt can keep those it shares; the cuts depend on the
+        Cut after every message, before its tail, so that the next prompt can keep those it shares; the cuts depend on the
         prompt alone, so that the sums, and with them the reply, are the same whether a block was kept or not.
         """
         native, render = self._loaded()
@@ -251,7 +268,7 @@ def _parts(render: Render, messages: Sequence[Message], path: Path) -> list[str]
 
 
 def _tokenise(native: NativeModel, parts: Sequence[str], *, contents: Sequence[Message]) -> tuple[list[int], list[int]]:
-    """Tokens, and where the contents before the last one end.
+    """Tokens, and where the contents end, the last one before its tail.
 
     Plain text of the template is tokenised together with the content beside it, as llama.cpp does it for a whole
     prompt: the only difference is that control tokens inside contents stay text.
@@ -262,6 +279,12 @@ def _tokenise(native: NativeModel, parts: Sequence[str], *, contents: Sequence[M
     for position, part in enumerate(parts):
         if position % 2:
             plain += contents[int(part)].content
+            if int(part) == len(contents) - 1:
+                tokens += native.tokenize(plain, special=False)
+                cuts.append(len(tokens))
+                plain = contents[int(part)].tail
+            else:
+                plain += contents[int(part)].tail
             continue
         head, control, tail = _around_control(native, part)
         plain += head

@@ -139,6 +139,10 @@ class NativeModel:
         """The next token after what was evaluated last."""
         return int(self._lib.llama_sampler_sample(sampler, self._context, -1))
 
+    def logit(self, token: int) -> float:
+        """The unnormalised score of a token as the next one."""
+        return float(self._lib.llama_get_logits_ith(self._context, -1)[token])
+
     @contextmanager
     def sampler(self, *, seed: int, temperature: float, repeat_penalty: float) -> Iterator[Any]:
         """A sampling chain: greedy at temperature 0, else llama.cpp's usual top-k, top-p and min-p."""

@@ -24,6 +24,9 @@ class Span:
     last_line: int
 
 
+_MOST_CHARS_PER_TOKEN = 16
+"""Bounds what is counted; a text with more, such as a long run of spaces, is only cut a little early."""
+
 Grow = Callable[[Chunk], Span]
 """The section a chunk lies in."""
 
@@ -39,7 +42,7 @@ def pack(
 ) -> Context:
     """At most ``most`` passages within ``budget`` tokens, best first, numbered from 1. No hits -> an empty Context.
 
-    The first hit is always there, if need be as its chunk alone.
+    The first hit is there if need be as its chunk alone, or as the first lines of a chunk that no budget holds.
     """
     spans: list[Span] = []
     texts: set[str] = set()
@@ -54,9 +57,12 @@ def pack(
         text = text_of(span).strip()
         if text in texts:
             continue
-        if used + tokens > budget and spans:
+        if used + tokens > budget:
             left_out.append(f"{span.note_id}:{span.first_line}-{span.last_line}")
-            continue
+            shortened = None if spans else _first_lines(span, text_of, count_tokens, budget)
+            if shortened is None:
+                continue
+            span, tokens = shortened
         spans.append(span)
         texts.add(text)
         used += tokens
@@ -82,6 +88,27 @@ def _grown(
         return section, tokens
     alone = Span(chunk.note_id, chunk.headings, chunk.start, chunk.end, chunk.first_line, chunk.last_line)
     return alone, count_tokens(chunk.text)
+
+
+def _first_lines(
+    span: Span, text_of: Callable[[Span], str], count_tokens: Callable[[str], int], budget: int
+) -> tuple[Span, int] | None:
+    """As many whole lines of a span as fit (a fence is never split, so it may be megabytes long); None for not one."""
+    text = text_of(span)
+    lines = text[: _MOST_CHARS_PER_TOKEN * budget].split("\n")
+    if len(text) > _MOST_CHARS_PER_TOKEN * budget:
+        lines.pop()
+    fitting, too_many = 0, len(lines) + 1
+    while too_many - fitting > 1:
+        middle = (fitting + too_many) // 2
+        if count_tokens("\n".join(lines[:middle])) <= budget:
+            fitting = middle
+        else:
+            too_many = middle
+    kept = "\n".join(lines[:fitting])
+    if not kept.strip():
+        return None
+    return replace(span, end=span.start + len(kept), last_line=span.first_line + fitting - 1), count_tokens(kept)
 
 
 def _inside(chunk: Chunk, span: Span) -> bool:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".md", ".markdown")
 MAX_FRONT_MATTER_CHARS = 16_384
+MAX_HEADING_CHARS = 300
 _ODD_NAME = "its name is not UTF-8: rename it"
 _FRONT_MATTER = re.compile(r"\A---[ \t]*\n((?:.*?\n)??)(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
 _VERBATIM = r"`[^`]+`|\$[^$]+\$"
@@ -321,7 +322,11 @@ def _line_starts(text: str) -> list[int]:
 
 
 def clean_heading(markup: str) -> str:
-    """A heading as a person reads it: links by their text, no emphasis marks, one line. Maths and code stay."""
+    """A heading as a person reads it: links by their text, no emphasis marks, one line. Maths and code stay.
+
+    What goes on after ``MAX_HEADING_CHARS`` is left out: it would fill the embedder's window in every chunk below it.
+    """
+    markup = markup[:MAX_HEADING_CHARS]
     verbatim = re.findall(_VERBATIM, markup)
     text = re.sub(_VERBATIM, "\0", markup)
     text = re.sub(r"!?\[\[(?:[^\]|]*\|)?([^\]]*)\]\]", r"\1", text)

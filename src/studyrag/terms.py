@@ -12,7 +12,7 @@ import unicodedata
 from functools import lru_cache
 from typing import Any
 
-VERSION = 1
+VERSION = 2
 """Part of the index's identity: raise it whenever a text may give other terms than before."""
 
 _GREEK = {
@@ -35,11 +35,13 @@ _TRANSPOSE = re.compile(r"\^\s*\{?\s*(?:\\top|\\intercal|⊤|\\(?:mathsf|mathrm|
 _LATEX_FONT = re.compile(r"\\(?:text[a-z]*|math[a-z]+|operatorname|boldsymbol|bm|hat|bar|tilde|vec)\*?\s*\{([^{}]*)\}")
 _LATEX_COMMAND = re.compile(r"\\([A-Za-z]+)\*?")
 _SCRIPT_BRACES = re.compile(r"([_^])\s*\{\s*([^{}]*?)\s*\}")
-_LINK_TARGET = re.compile(r"\]\((?!\s)[^)\s]*(?:\s+\"[^\"]*\")?\)")
+_LINK_TARGET = re.compile(r"\]\((?!\s)[^)\s\]]*(?:\s+\"[^\"]*\")?\)")
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}\b)")
-_WORD = re.compile(r"c\+\+|[cf]#|\d+(?:\.\d+)+[a-z]*|[^\W_]+(?:[_'’\-‐‑–/^][^\W_]+)*", re.IGNORECASE)
+_WORD = re.compile(r"c\+\+|[cf]#|\d+(?:\.\d+)+[a-z]*|[^\W_]+(?:[_'’\-‐‑–/^][^\W_]+)*(?:\+{1,2}(?![\w+$\\]))?", re.IGNORECASE)
 _CAMEL = re.compile(r"(?:[A-Z][a-z]{2,}|[A-Z]{2,}(?=[A-Z][a-z]{2}))")
 _LETTERS_DIGITS = re.compile(r"([a-z]{3,})\d+[a-z]?")
+_LONGEST_NAME = 64
+"""Letters of an identifier; longer words are data (base64, say), on which the search for capitals would be slow."""
 
 
 def terms(text: str) -> list[str]:
@@ -54,6 +56,8 @@ def terms(text: str) -> list[str]:
 def _forms(word: str) -> list[str]:
     """The spellings one written word is found by: its parts, and the parts joined."""
     word = re.sub(r"['’](?:s|S)?\b", "", word)
+    if word.endswith("+") and word.lower() != "c++":
+        return [*_forms(word.rstrip("+")), word.lower()]
     if "/" in word:
         return [form for part in word.split("/") for form in _forms(part) if part]
     lower = word.lower()
@@ -65,7 +69,7 @@ def _forms(word: str) -> list[str]:
         else:
             kept = parts
         return [*kept, joined]
-    camel = [part.lower() for part in _CAMEL.findall(word)]
+    camel = [part.lower() for part in _CAMEL.findall(word)] if len(word) <= _LONGEST_NAME else []
     if len(camel) > 1 and "".join(camel) == joined:
         return [*camel, joined]
     mixed = _LETTERS_DIGITS.fullmatch(joined)
@@ -75,7 +79,7 @@ def _forms(word: str) -> list[str]:
 def _plain(text: str) -> str:
     """LaTeX, Greek, sub- and superscripts to letters, digits, ``_`` and ``^``; accents dropped; link targets gone."""
     text = _LINK_TARGET.sub("] ", text)
-    if "\\" in text or "^" in text:
+    if "\\" in text or "^" in text or "{" in text:
         text = _TRANSPOSE.sub("^T", text)
         text = _LATEX_FONT.sub(r"\1", _LATEX_FONT.sub(r"\1", text))
         text = _LATEX_COMMAND.sub(_command, text)

@@ -1,0 +1,134 @@
+"""Answers against llama.cpp's own prefill and decode of the same tokens, in one process, in turns.
+
+Run in the workspace: ``python inside_answer.py ROUNDS MODEL.gguf QUESTIONS.json``. Prints seconds and tokens a second
+as JSON. Ours is the whole way from the question to the first piece that can be shown, and from there to the end of the
+answer, attribution included; llama.cpp's is the bare decode of that prompt in full batches, and of those same answer
+tokens one by one, each followed by sampling. Same threads, context and batch; no token of the prompt is kept from the
+turn before.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from studyrag.assistant import Answered, Assistant, Piece, Reading
+from studyrag.cli.wiring import context_window, open_embedder
+from studyrag.cores import allowed_cores
+from studyrag.llama import LlamaCpp
+from studyrag.llama_native import BATCH, NativeModel
+from studyrag.records import Message
+from studyrag.settings import load_settings
+
+
+class Recorder(LlamaCpp):
+    """The generator, keeping the token ids of its last prompt and reply."""
+
+    prompt: list[int]
+    reply: list[int]
+
+    def stream(self, messages: Sequence[Message], *, max_tokens: int) -> Iterator[str]:
+        self.prompt = [token for block in self._blocks(messages) for token in block]
+        self.reply = []
+        return super().stream(messages, max_tokens=max_tokens)
+
+    def record(self) -> None:
+        """Starts keeping what is sampled."""
+        native, _ = self._loaded()
+        sample = native.sample
+
+        def keeping(sampler: Any) -> int:
+            token = sample(sampler)
+            self.reply.append(token)
+            return token
+
+        native.sample = keeping  # type: ignore[method-assign]
+
+    def forget(self) -> None:
+        """Drops what is kept of the last prompt, by asking something else."""
+        for _ in self.stream([Message("user", "Hello")], max_tokens=1):
+            pass
+
+
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """Seconds from the question to the evidence list, the first token and the end."""
+
+    evidence: float
+    first_token: float
+    end: float
+
+
+def main(rounds: int, model: Path, questions: list[str]) -> None:
+    settings = load_settings(Path.cwd())
+    window, threads = context_window(settings), settings.threads or allowed_cores()
+    ours = Recorder(model, name=model.stem, context_tokens=window, threads=threads)
+    ours.record()
+    bare = NativeModel(model, context_tokens=window, threads=threads)
+    assistant = Assistant(settings, open_embedder(settings), ours)
+    taken: dict[str, list[float]] = {
+        name: [] for name in ("evidence", "first_token", "prefill", "decode", "bare_decode", "prompt_tokens", "tokens")
+    }
+    warmed = False
+    for question in questions:
+        ours.forget()
+        timed = _ask(assistant, question)
+        if timed is None or len(ours.reply) < 8:
+            continue
+        prefill, decode = _bare(bare, ours.prompt, ours.reply)
+        if not warmed:
+            warmed = True  # the first pair reads the model's file and is not counted
+            ours.forget()
+            timed = _ask(assistant, question)
+            assert timed is not None
+            prefill, decode = _bare(bare, ours.prompt, ours.reply)
+        steps = len(ours.reply) - 1
+        taken["evidence"].append(timed.evidence)
+        taken["first_token"].append(timed.first_token)
+        taken["prefill"].append(prefill)
+        taken["decode"].append(steps / (timed.end - timed.first_token))
+        taken["bare_decode"].append(steps / decode)
+        taken["prompt_tokens"].append(len(ours.prompt))
+        taken["tokens"].append(steps)
+        if len(taken["tokens"]) == rounds:
+            break
+    print(json.dumps(taken | {"threads": threads}))
+
+
+def _ask(assistant: Assistant, question: str) -> Timed | None:
+    """None for an abstention."""
+    started = time.perf_counter()
+    evidence = first = end = 0.0
+    for event in assistant.ask(question):
+        now = time.perf_counter() - started
+        if isinstance(event, Reading):
+            evidence = now
+        elif isinstance(event, Piece):
+            first = first or now
+        elif isinstance(event, Answered):
+            end = now
+    return Timed(evidence, first, end) if first else None
+
+
+def _bare(native: NativeModel, prompt: Sequence[int], reply: Sequence[int]) -> tuple[float, float]:
+    """Seconds to the first sampled token, and for the rest of the reply's tokens."""
+    native.keep(0)
+    with native.sampler(seed=0, temperature=0.0, repeat_penalty=1.0) as sampler:
+        started = time.perf_counter()
+        for at in range(0, len(prompt), BATCH):
+            native.decode(prompt[at : at + BATCH])
+        native.sample(sampler)
+        prefilled = time.perf_counter()
+        for token in reply[:-1]:
+            native.decode([token])
+            native.sample(sampler)
+        return prefilled - started, time.perf_counter() - prefilled
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), Path(sys.argv[2]), json.loads(Path(sys.argv[3]).read_text(encoding="utf-8")))
