@@ -30,11 +30,14 @@ def main() -> None:
             seconds = time.perf_counter() - started
             answer = assistant.last_answer
             assert answer is not None
-            coverage = next(facts for stage, _, facts in assistant.last_trace.events if stage == "coverage")
+            seen = [facts for stage, _, facts in assistant.last_trace.events if stage == "coverage"]
+            coverage = {**seen[0], **seen[-1], "retrieval": seen[0]["probability"]}
             lines += [
                 f"### {question['id']} {question['question']}",
                 "",
-                f"{seconds:.1f} s, evidence {coverage['probability']:.2f}; reference: {question['reference'] or 'none'}",
+                f"{seconds:.1f} s, first token {answer.timings_ms.get('first_token', 0) / 1000:.1f} s, evidence"
+                f" {coverage['retrieval']:.2f} by retrieval, {coverage['probability']:.2f} in all (yes"
+                f" {coverage.get('yes_logit', float('nan')):.2f}); reference: {question['reference'] or 'none'}",
                 "",
             ]
             if answer.abstained:

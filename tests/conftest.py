@@ -7,7 +7,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,15 +100,16 @@ def cli(tmp_path: Path) -> RunCli:
         *arguments: str,
         cwd: Path | None = None,
         env: Mapping[str, str] | None = None,
-        stdin: str = "",
+        stdin: str | bytes = "",
+        under: Sequence[str] = (),
         timeout: float = 120,
         **popen: Any,
     ) -> Ran:
         done = subprocess.run(
-            [sys.executable, "-m", "studyrag", *arguments],
+            [*under, sys.executable, "-m", "studyrag", *arguments],
             cwd=cwd or tmp_path,
             env=cli_environment(env),
-            input=stdin.encode(),
+            input=stdin.encode() if isinstance(stdin, str) else stdin,
             capture_output=True,
             timeout=timeout,
             check=False,

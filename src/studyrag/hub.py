@@ -204,13 +204,14 @@ def _quiet_hub() -> Iterator[None]:
     blocks small enough that little is lost with a connection and progress moves (by default 10 MB at a time).
     """
     from huggingface_hub import constants
+    from huggingface_hub.utils import logging as hub_logging
 
-    logger = logging.getLogger("huggingface_hub")
-    level, telemetry, block = logger.level, constants.HF_HUB_DISABLE_TELEMETRY, constants.DOWNLOAD_CHUNK_SIZE
-    logger.setLevel(logging.CRITICAL)
+    level = hub_logging.get_verbosity()  # this also sets the logger up, which would reset the level later
+    telemetry, block = constants.HF_HUB_DISABLE_TELEMETRY, constants.DOWNLOAD_CHUNK_SIZE
+    hub_logging.set_verbosity(logging.CRITICAL)
     constants.HF_HUB_DISABLE_TELEMETRY, constants.DOWNLOAD_CHUNK_SIZE = True, _BLOCK
     try:
         yield
     finally:
-        logger.setLevel(level)
+        hub_logging.set_verbosity(level)
         constants.HF_HUB_DISABLE_TELEMETRY, constants.DOWNLOAD_CHUNK_SIZE = telemetry, block

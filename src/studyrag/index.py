@@ -11,6 +11,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import sqlite3
 import time
@@ -162,14 +163,19 @@ def _writing(folder: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, sqlite3.Error, RuntimeError) as err:
-        full = getattr(err, "errno", None) in (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
-        reason = getattr(err, "strerror", None) or str(err).splitlines()[0]
+        refused = getattr(err, "errno", None) in _REFUSED or getattr(err, "sqlite_errorname", "") in _SQLITE_REFUSED
+        reason = getattr(err, "strerror", None) or ("it is refused" if refused else "is the disk full?")
         raise IndexNotWritable(
             f"{folder}: the index cannot be written ({reason}); the index that was there is untouched",
-            fix="free some disk space and index again"
-            if full
-            else "make the folder writable, or set `index` elsewhere",
+            fix="make the folder writable, or set `index` elsewhere"
+            if refused
+            else "free some disk space, or set `index` to a folder on another disk, and index again",
         ) from err
+
+
+_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
+_SQLITE_REFUSED = ("SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_PERM")
+"""Who says neither (numpy and faiss give no error number) ran out of space, or into a limit of it."""
 
 
 def _write_tables(path: Path, contents: Contents) -> None:
@@ -246,13 +252,16 @@ class Index:
     def __init__(self, folder: Path, *, check_all: bool = False) -> None:
         self.folder = folder
         self._generation, facts = _current(folder)
-        self.recipe = Recipe(**facts["recipe"])
-        self.created = float(facts["created"])
-        self.n_notes, self.n_chunks, self.n_terms = int(facts["notes"]), int(facts["chunks"]), int(facts["terms"])
-        self.bytes = sum(int(file["bytes"]) for file in facts["files"].values())
-        _check_files(self._generation, facts["files"], check_all)
-        address = (self._generation / "notes.sqlite").resolve().as_uri() + "?mode=ro&immutable=1"
-        self._database = sqlite3.connect(address, uri=True, check_same_thread=False)
+        try:
+            self.recipe = Recipe(**facts["recipe"])
+            self.created = float(facts["created"])
+            self.n_notes, self.n_chunks, self.n_terms = int(facts["notes"]), int(facts["chunks"]), int(facts["terms"])
+            self.bytes = sum(int(file["bytes"]) for file in facts["files"].values())
+            _check_files(self._generation, facts["files"], check_all)
+            address = (self._generation / "notes.sqlite").resolve().as_uri() + "?mode=ro&immutable=1"
+            self._database = sqlite3.connect(address, uri=True, check_same_thread=False)
+        except (KeyError, TypeError, ValueError, AttributeError, sqlite3.Error) as err:
+            raise IndexMismatch(f"{self._generation}: not as this version writes it ({err})", fix=REBUILD) from err
         self._postings: Postings | None = None
         self._bm25: BM25 | None = None
         self._dense: DenseIndex | None = None
@@ -278,7 +287,8 @@ class Index:
     def _arrays(self, kind: str, record: type[Any]) -> dict[str, Any]:
         try:
             return {
-                name: np.load(self._generation / f"{kind}.{name}.npy", mmap_mode="r", allow_pickle=False)
+                # asarray: still mapped, but slices are plain arrays, which are made several times as fast
+                name: np.asarray(np.load(self._generation / f"{kind}.{name}.npy", mmap_mode="r", allow_pickle=False))
                 for name in record.__slots__
             }
         except (OSError, ValueError) as err:
@@ -318,6 +328,12 @@ class Index:
     def terms(self) -> list[str]:
         """All terms, by number."""
         return [term for (term,) in self._rows("SELECT term FROM terms ORDER BY number")]
+
+    def terms_like(self, initial: str, *, shortest: int, longest: int) -> list[str]:
+        """Terms of that first character with so many characters, sorted."""
+        bounds = (initial, initial + "\U0010ffff", shortest, longest)
+        query = "SELECT term FROM terms WHERE term >= ? AND term < ? AND length(term) BETWEEN ? AND ? ORDER BY term"
+        return [term for (term,) in self._rows(query, bounds)]
 
     def notes(self) -> list[NoteRow]:
         rows = self._rows("SELECT * FROM notes ORDER BY id")
@@ -380,6 +396,10 @@ def nearest(chunk: Chunk) -> Nearest:
     return Nearest(chunk.note_id, chunk.headings, chunk.first_line, chunk.last_line)
 
 
+_GENERATION = re.compile(r"g-[0-9a-f]{1,20}-\d{1,10}")
+"""What ``save`` calls one. A name with a path in it could lead out of the index."""
+
+
 def _current(folder: Path) -> tuple[Path, Mapping[str, Any]]:
     """The generation in force and its manifest. Retries once: a build may have replaced it in between."""
     for attempt in (1, 2):
@@ -387,9 +407,11 @@ def _current(folder: Path) -> tuple[Path, Mapping[str, Any]]:
             name = (folder / "CURRENT").read_text(encoding="utf-8").strip()
         except FileNotFoundError as err:
             raise IndexMissing(f"{folder}: no index here", fix="studyrag index") from err
+        except PermissionError as err:
+            raise IndexDamaged(f"{folder}: the index may not be read", fix=f"make {folder} readable for you") from err
         except (OSError, UnicodeDecodeError) as err:
             raise IndexDamaged(f"{folder}/CURRENT cannot be read ({err})", fix=REBUILD) from err
-        if not name.startswith("g-") or "/" in name or "\\" in name:
+        if not _GENERATION.fullmatch(name) or (folder / name).is_symlink():
             raise IndexDamaged(f"{folder}/CURRENT does not name an index", fix=REBUILD)
         try:
             return folder / name, _manifest(folder / name / "manifest.json")
@@ -405,13 +427,13 @@ def _manifest(path: Path) -> Mapping[str, Any]:
         if hashlib.sha256(body.encode()).hexdigest() != seal:
             raise ValueError("checksum")
         facts: Mapping[str, Any] = json.loads(body)
-    except (ValueError, PermissionError) as err:
+    except FileNotFoundError:
+        raise
+    except (ValueError, OSError) as err:
         raise IndexDamaged(f"{path}: truncated or changed ({err})", fix=REBUILD) from err
-    if facts["recipe"].get("format") != FORMAT:
-        raise IndexMismatch(
-            f"{path.parent}: written in format {facts['recipe'].get('format')}; this version reads {FORMAT}",
-            fix=REBUILD,
-        )
+    written = facts.get("recipe", {}).get("format")
+    if written != FORMAT:
+        raise IndexMismatch(f"{path.parent}: written in format {written}; this version reads {FORMAT}", fix=REBUILD)
     return facts
 
 

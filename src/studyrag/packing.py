@@ -66,7 +66,7 @@ def pack(
         spans.append(span)
         texts.add(text)
         used += tokens
-    merged = _merged(spans)
+    merged = _merged(spans, text_of)
     passages = tuple(
         Passage(number, s.note_id, s.headings, s.start, s.end, s.first_line, s.last_line, text_of(s))
         for number, s in enumerate(merged, start=1)
@@ -115,21 +115,30 @@ def _inside(chunk: Chunk, span: Span) -> bool:
     return chunk.note_id == span.note_id and span.start <= chunk.start and chunk.end <= span.end
 
 
-def _merged(spans: Sequence[Span]) -> list[Span]:
-    """Overlapping or directly following spans of one section become one, at the place of the better."""
+def _merged(spans: Sequence[Span], text_of: Callable[[Span], str]) -> list[Span]:
+    """Spans of one section that overlap, or have only white space between them, become one, at the place of the better.
+
+    Between two that were apart, a third may close the gap: so each is compared with all that were kept before it.
+    """
     kept: list[Span] = []
     for span in spans:
-        for at, other in enumerate(kept):
-            same = span.note_id == other.note_id and span.headings == other.headings
-            if same and span.first_line <= other.last_line + 2 and other.first_line <= span.last_line + 2:
-                kept[at] = replace(
-                    other,
-                    start=min(span.start, other.start),
-                    end=max(span.end, other.end),
-                    first_line=min(span.first_line, other.first_line),
-                    last_line=max(span.last_line, other.last_line),
-                )
-                break
-        else:
-            kept.append(span)
+        touching = [other for other in kept if _touch(span, other, text_of)]
+        joined = [*touching, span]
+        whole = replace(
+            joined[0],
+            start=min(one.start for one in joined),
+            end=max(one.end for one in joined),
+            first_line=min(one.first_line for one in joined),
+            last_line=max(one.last_line for one in joined),
+        )
+        at = kept.index(touching[0]) if touching else len(kept)
+        kept = [other for other in kept if other not in touching]
+        kept.insert(at, whole)
     return kept
+
+
+def _touch(one: Span, other: Span, text_of: Callable[[Span], str]) -> bool:
+    if one.note_id != other.note_id or one.headings != other.headings:
+        return False
+    former, latter = sorted((one, other), key=lambda span: span.start)
+    return latter.start <= former.end or not text_of(replace(former, start=former.end, end=latter.start)).strip()

@@ -68,7 +68,7 @@ def find_notes(folder: Path, *, exclude: Sequence[str] = ()) -> tuple[list[NoteF
     root = folder.resolve()
     found: list[NoteFile] = []
     skipped: list[Skipped] = []
-    _walk(root, root, found, skipped, frozenset({root}), tuple(exclude))
+    _walk(root, "", root, found, skipped, (root,), tuple(exclude))
     found.sort(key=lambda note: note.id)
     skipped.sort(key=lambda skip: skip.path)
     return found, skipped
@@ -76,32 +76,38 @@ def find_notes(folder: Path, *, exclude: Sequence[str] = ()) -> tuple[list[NoteF
 
 def _walk(
     folder: Path,
+    prefix: str,
     root: Path,
     found: list[NoteFile],
     skipped: list[Skipped],
-    above: frozenset[Path],
+    above: tuple[Path, ...],
     exclude: tuple[str, ...],
 ) -> None:
+    """``prefix`` is the folder's path below the root, with a slash at its end; ``above`` the real folders down to it.
+
+    Runs before every query: what it does for a file is kept lean.
+    """
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as err:
         if folder == root:
             raise NotesError(f"{folder}: {err.strerror}", fix="check the folder's permissions") from err
-        skipped.append(Skipped(_relative(folder, root), f"folder cannot be listed: {err.strerror}"))
+        skipped.append(Skipped(prefix.rstrip("/"), f"folder cannot be listed: {err.strerror}"))
         return
     for entry in entries:
-        path = Path(entry.path)
-        name = _relative(path, root)
+        name = prefix + entry.name
         if entry.name.startswith(".") or _excluded(name, exclude):
             continue
         if not _is_text(name):
             skipped.append(Skipped(name.encode(errors="surrogateescape").decode(errors="replace"), _ODD_NAME))
             continue
+        path = Path(entry.path)
         try:
             if entry.is_symlink() and not _stays_inside(path, root, above, skipped, name):
                 continue
             if entry.is_dir():
-                _walk(path, root, found, skipped, above | {path.resolve()}, exclude)
+                real = path.resolve() if entry.is_symlink() else above[-1] / entry.name
+                _walk(path, f"{name}/", root, found, skipped, (*above, real), exclude)
             elif entry.name.lower().endswith(SUFFIXES):
                 if not entry.is_file():
                     skipped.append(Skipped(name, "not a regular file"))
@@ -112,7 +118,7 @@ def _walk(
             skipped.append(Skipped(name, f"cannot be reached: {err.strerror}"))
 
 
-def _stays_inside(path: Path, root: Path, above: frozenset[Path], skipped: list[Skipped], name: str) -> bool:
+def _stays_inside(path: Path, root: Path, above: tuple[Path, ...], skipped: list[Skipped], name: str) -> bool:
     try:
         target = path.resolve(strict=True)
     except (OSError, RuntimeError):
@@ -135,10 +141,6 @@ def _is_text(name: str) -> bool:
         return bool(name.encode())
     except UnicodeEncodeError:
         return False
-
-
-def _relative(path: Path, root: Path) -> str:
-    return Path(os.path.relpath(path, root)).as_posix()
 
 
 def _excluded(name: str, patterns: tuple[str, ...]) -> bool:

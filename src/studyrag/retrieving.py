@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from studyrag.fusing import Candidate, ranked, weighted_sum
+from studyrag.fusing import Candidate, contenders, ranked, weighted_sum
 from studyrag.index import Index
 from studyrag.protocols import Embedder
 from studyrag.records import Hit, Scored, Trace
@@ -101,6 +101,7 @@ class Retriever:
             scores = {scored.row: scored.score for scored in dense}
         else:
             scores = weighted_sum(list(candidates.values()), dense_weight=self._dense_weight)
+        scores = contenders(scores, k)
         rows = list(scores)
         chunks = dict(zip(rows, self._index.chunks(rows), strict=True))
         best = ranked(scores, ids={row: chunk.id for row, chunk in chunks.items()})[:k]
@@ -120,7 +121,8 @@ class Retriever:
         lexical_ranks = {scored.row: scored.rank for scored in lexical}
         dense_ranks = {scored.row: scored.rank for scored in dense}
         rows = sorted({*lexical_ranks, *dense_ranks})
-        cosines = self._index.dense.vectors(rows) @ query.vector
+        # Row by row: in a matrix product the last bit of a row depends on the rows beside it, and ties would not be ties.
+        cosines = np.einsum("ij,j->i", self._index.dense.vectors(rows), query.vector)
         bm25 = self._index.bm25.scores(query.numbers)
         return {
             row: Candidate(row, float(bm25[row]), float(cosine), lexical_ranks.get(row), dense_ranks.get(row))
@@ -133,9 +135,13 @@ class Retriever:
         wrong = [word for word in unknown if len(word) >= 5 and word.isalpha() and word not in acronyms]
         if not wrong:
             return {}
-        vocabulary = [term for term in self._index.terms() if len(term) >= 4 and term.isalpha()]
-        corrected = {word: nearest_term(word, vocabulary) for word in wrong}
+        corrected = {word: nearest_term(word, self._spelt_alike(word)) for word in wrong}
         return {word: term for word, term in corrected.items() if term is not None}
+
+    def _spelt_alike(self, word: str) -> list[str]:
+        """The known words that a slip may have turned into this one."""
+        lengths = {"shortest": max(4, len(word) - 2), "longest": len(word) + 2}
+        return [term for term in self._index.terms_like(word[0], **lengths) if term.isalpha()]
 
     def term_weights(self, words: Sequence[str]) -> dict[str, float]:
         """Weight of each distinct term: its idf, and for a term that no note holds that of a term in one chunk."""

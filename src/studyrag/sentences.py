@@ -30,10 +30,10 @@ class Unit:
 
 _FENCE = re.compile(r"^[ \t]*(```+(?!.*`)|~~~+)")
 _HEADING = re.compile(r"^ {0,3}#{1,6}\s")
-_TABLE_RULE = re.compile(r"^\s*\|?\s*:?-+:?\s*(\|\s*:?-+:?\s*)*\|?\s*$")
+_TABLE_RULE = re.compile(r"\|?\s*:?-+:?\s*(\|\s*:?-+:?\s*)*\|?")
 _ITEM = re.compile(r"^\s*(?:[-*+]|\d+[.)])\s+")
 _INLINE = re.compile(
-    r"\$\$.*?\$\$|\$(?=\S)[^$\n]*?(?<=\S)\$(?!\d)|`[^`\n]*`"
+    r"\$\$.*?\$\$|\$(?=[^\s$])[^$\n]*?(?<=\S)\$(?!\d)|(?P<ticks>`+)(?!`)[^\n]*?(?<!`)(?P=ticks)(?!`)"
     r"|\\\((?:(?!\\\().)*?\\\)|\\\[(?:(?!\\\[).)*?\\\]|\]\([^)\]]*\)",  # none spans its own start: stays linear
     re.DOTALL,
 )
@@ -106,7 +106,7 @@ def _blocks(text: str) -> Iterator[tuple[UnitKind, int, int]]:
             or not line.strip()
             or _HEADING.match(line)
             or line.lstrip().startswith("|")
-            or _TABLE_RULE.match(line)
+            or _TABLE_RULE.fullmatch(line.strip())
         )
         if paragraph and (special or _ITEM.match(line)):
             yield UnitKind.SENTENCE, *paragraph
@@ -121,7 +121,7 @@ def _blocks(text: str) -> Iterator[tuple[UnitKind, int, int]]:
         if not special:
             marker = _ITEM.match(line)
             paragraph = (paragraph[0], end) if paragraph else (at + (marker.end() if marker else 0), end)
-        elif line.lstrip().startswith("|") and not _TABLE_RULE.match(line):
+        elif line.lstrip().startswith("|") and not _TABLE_RULE.fullmatch(line.strip()):
             yield UnitKind.ROW, at, end
         number, at = number + 1, end + 1
     if paragraph:
@@ -164,6 +164,11 @@ class SentenceStream:
         done = self._finished(ended=True)
         left, self._buffer = self._buffer, ""
         return [*done, left] if left.strip() else done
+
+    def head(self) -> str:
+        """What has come so far of the sentence that is to be finished next."""
+        found = units(self._buffer)
+        return self._buffer[: self._lead(found[1].start)] if len(found) > 1 else self._buffer
 
     def _finished(self, *, ended: bool) -> list[str]:
         done = []

@@ -6,6 +6,7 @@ Unknown keys are refused with the nearest known one. Stops at the facade: below 
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
 import tomllib
@@ -82,8 +83,9 @@ def find_file(start: Path) -> Path | None:
     """The nearest studyrag.toml in ``start`` or above it."""
     start = start.resolve()
     for folder in (start, *start.parents):
-        if (folder / FILE_NAME).is_file():
-            return folder / FILE_NAME
+        with contextlib.suppress(OSError):  # a folder that may not be looked into has none for us
+            if (folder / FILE_NAME).is_file():
+                return folder / FILE_NAME
     return None
 
 
@@ -116,12 +118,19 @@ def load_settings(
     try:
         settings = Settings(**values)
     except ValidationError as err:
-        raise _bad_value(err, file) from err
+        raise _bad_value(err, file, from_environment, given) from err
     base = {"notes": home, "index": home}
     if "notes" in given:
         base["notes"] = start.resolve()
-    placed = {key: (folder / getattr(settings, key).expanduser()).resolve() for key, folder in base.items()}
+    placed = {key: (folder / _expanded(key, getattr(settings, key))).resolve() for key, folder in base.items()}
     return settings.model_copy(update=placed)
+
+
+def _expanded(key: str, path: Path) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError as err:
+        raise SettingsError(f"setting `{key}` = '{path}': there is no such user", fix="write the folder in full") from err
 
 
 def _list(key: str, value: object) -> object:
@@ -150,13 +159,13 @@ def _refuse_unknown(values: Mapping[str, object], *, where: str, spell: Any = st
             raise SettingsError(f"{where}: unknown setting `{spell(key)}`", fix=hint)
 
 
-def _bad_value(err: ValidationError, file: Path | None) -> SettingsError:
+def _bad_value(
+    err: ValidationError, file: Path | None, from_environment: Mapping[str, object], given: Mapping[str, object]
+) -> SettingsError:
     first = err.errors()[0]
-    key = ".".join(str(part) for part in first["loc"])
-    described = (
-        Settings.model_fields[key.split(".")[0]].description if key.split(".")[0] in Settings.model_fields else ""
-    )
+    key = str(first["loc"][0])
+    where = "the flag" if key in given else _PREFIX + key.upper() if key in from_environment else str(file)
     return SettingsError(
         f"setting `{key}` = {first['input']!r}: {first['msg']}",
-        fix=f"{described} Change it in {file or 'the flag or variable'}",
+        fix=f"{Settings.model_fields[key].description} Change it in {where}",
     )

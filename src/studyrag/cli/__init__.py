@@ -42,14 +42,25 @@ def _run() -> int:
             context = getattr(err, "ctx", None)
             _report(message, f"see `{context.command_path if context else 'studyrag'} --help`")
         return err.exit_code
-    except SystemExit as err:  # typer's answer to a broken pipe
-        return 0 if isinstance(err.__context__, BrokenPipeError) else 1
+    except SystemExit as err:
+        if isinstance(err.__context__, BrokenPipeError):  # whoever read has seen enough
+            return 0
+        raise
     except (KeyboardInterrupt, Abort):
         print("\nstopped", file=sys.stderr)
         return _STOPPED
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return 0
+    except OSError as err:  # of stdout: stages translate theirs
+        _drop_output()
+        _report(f"{err.filename or 'standard output'}: {err.strerror}", "free some disk space, or send it elsewhere")
+        return 1
+
+
+def _drop_output() -> None:
+    """What is still buffered goes nowhere: flushing it at exit would fail again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _report(message: str, fix: str) -> None:

@@ -11,6 +11,7 @@ from studyrag.cli import asking, models, upkeep
 app = typer.Typer(
     name="studyrag",
     no_args_is_help=True,
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Answers from your own markdown notes, with citations to the exact lines, or an honest 'not covered'.",

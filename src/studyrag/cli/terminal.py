@@ -11,9 +11,13 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from studyrag.protocols import Progress
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as RichProgress
+    from rich.progress import TaskID
 
 _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
 _LINE_EVERY_S = 5.0
@@ -60,6 +64,32 @@ def progress(*, in_bytes: bool = False, quiet: bool = False) -> Iterator[Progres
 
 @contextmanager
 def _bar(in_bytes: bool) -> Iterator[Progress]:
+    """Drawn from the first call for some work until that work is done: an answer never prints beside a live bar."""
+    shown: RichProgress | None = None
+    task: tuple[str, TaskID] | None = None
+
+    def stop() -> None:
+        nonlocal shown, task
+        if shown is not None:
+            shown.stop()
+        shown = task = None
+
+    def callback(what: str, done: int, total: int) -> None:
+        nonlocal shown, task
+        if shown is None or task is None or task[0] != what:
+            stop()
+            shown, task = _started(what, in_bytes)
+        shown.update(task[1], completed=done, total=total or None)
+        if 0 < total <= done:
+            stop()
+
+    try:
+        yield callback
+    finally:
+        stop()
+
+
+def _started(what: str, in_bytes: bool) -> tuple[RichProgress, tuple[str, TaskID]]:
     from rich.console import Console
     from rich.markup import escape
     from rich.progress import (
@@ -75,18 +105,9 @@ def _bar(in_bytes: bool) -> Iterator[Progress]:
 
     counts: list[ProgressColumn] = [DownloadColumn(), TransferSpeedColumn()] if in_bytes else [MofNCompleteColumn()]
     columns: list[ProgressColumn] = [TextColumn("{task.description}"), BarColumn(), *counts, TimeRemainingColumn()]
-    with RichProgress(*columns, console=Console(stderr=True), transient=True) as shown:
-        tasks: dict[str, Any] = {}
-
-        def callback(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                for earlier in tasks.values():
-                    shown.stop_task(earlier)
-                    shown.update(earlier, visible=False)
-                tasks[what] = shown.add_task(escape(plain(what)), total=total or None)
-            shown.update(tasks[what], completed=done, total=total or None)
-
-        yield callback
+    shown = RichProgress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False)
+    shown.start()
+    return shown, (what, shown.add_task(escape(plain(what)), total=None))
 
 
 def _lines(in_bytes: bool) -> Progress:

@@ -42,6 +42,7 @@ def init(
     try:
         file.write_text(_TEMPLATE, encoding="utf-8")
     except OSError as err:
+        file.unlink(missing_ok=True)
         raise StudyRagError(f"{file}: cannot be written: {err.strerror}", fix="make the folder writable") from err
     say(f"wrote {file}")
     say(f'next: cd {folder} && studyrag ask "…"')

@@ -20,9 +20,14 @@ if TYPE_CHECKING:
 
 
 def settings(flags: Mapping[str, object]) -> Settings:
+    from studyrag.errors import SettingsError
     from studyrag.settings import load_settings
 
-    return load_settings(Path.cwd(), flags=flags)
+    try:
+        here = Path.cwd()
+    except OSError as err:
+        raise SettingsError(f"the current folder cannot be used ({err.strerror})", fix="go to one that exists") from err
+    return load_settings(here, flags=flags)
 
 
 @contextmanager

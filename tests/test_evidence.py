@@ -1,0 +1,97 @@
+"""Evidence: absolute, bounded, monotone, and computed by hand where it can be."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from studyrag.evidence import COEFFICIENTS, HOPELESS, features, hopeless, weigh, with_verdict
+from studyrag.records import Evidence, Hit
+from tests.makers import chunk, hit
+
+KETTLE = hit(chunk("The kettle boils water.", "k"), 1, cosine=0.8)
+OVEN = hit(chunk("The oven makes heat.", "o"), 2, cosine=0.6)
+WEIGHTS = {"kettl": 3.0, "oven": 1.0, "quokka": 4.0}
+
+values = st.fixed_dictionaries({name: st.floats(-1, 1) for name in COEFFICIENTS if name != "intercept"})
+
+
+def test_features_are_shares_of_the_questions_weight_and_cosines() -> None:
+    found = features([OVEN, KETTLE], WEIGHTS, ["quokka"])
+    assert found == pytest.approx(
+        {"cosine": 0.8, "cosine_mean": 0.7, "covered": 3 / 8, "covered_all": 4 / 8, "unknown": 4 / 8}
+    )
+
+
+def test_the_mean_is_of_the_three_nearest_however_many_there_are() -> None:
+    hits = [hit(chunk("Text.", f"c{at}"), at, cosine=at / 10) for at in range(1, 8)]
+    assert features(hits, {}, [])["cosine_mean"] == pytest.approx((0.7 + 0.6 + 0.5) / 3)
+    assert features(hits[:1], {}, [])["cosine_mean"] == pytest.approx(0.1)
+
+
+def test_words_in_the_heading_path_count_as_held() -> None:
+    assert features([KETTLE], {"note": 1.0}, [])["covered"] == 1.0  # the title of every test chunk
+
+
+def test_only_the_best_hits_are_searched_for_the_questions_words() -> None:
+    hits = [hit(chunk("Nothing.", f"c{at}"), at) for at in range(1, 6)]
+    assert features([*hits, KETTLE], WEIGHTS, [])["covered_all"] == 0.0
+
+
+def test_no_hits_and_no_words_are_no_evidence() -> None:
+    nothing = features([], WEIGHTS, [])
+    assert nothing == {"cosine": 0.0, "cosine_mean": 0.0, "covered": 0.0, "covered_all": 0.0, "unknown": 1.0}
+    assert not weigh(nothing, threshold=0.5).covered
+    assert features([KETTLE], {}, [])["covered"] == 0.0
+
+
+@given(values, st.floats(0, 1))
+def test_the_probability_is_one_and_the_threshold_decides(made: dict[str, float], threshold: float) -> None:
+    evidence = weigh(made, threshold=threshold)
+    assert 0 < evidence.probability < 1
+    assert evidence.covered == (evidence.probability >= threshold)
+    assert evidence.features == made
+
+
+@given(values, st.sampled_from([name for name in COEFFICIENTS if name != "intercept"]), st.floats(0.01, 0.5))
+def test_more_of_a_feature_moves_the_probability_as_its_coefficient_says(
+    made: dict[str, float], name: str, more: float
+) -> None:
+    difference = weigh({**made, name: made[name] + more}, threshold=0).probability - weigh(made, threshold=0).probability
+    assert difference * COEFFICIENTS[name] >= 0
+
+
+def test_nearer_hits_that_hold_the_questions_words_count_for_the_notes_and_unknown_words_against() -> None:
+    def probability(hits: list[Hit], unknown: list[str]) -> float:
+        return weigh(features(hits, WEIGHTS, unknown), threshold=0.5).probability
+
+    far = hit(chunk("The kettle boils water.", "k"), 1, cosine=0.2)
+    assert probability([KETTLE], []) > probability([far], [])
+    assert probability([KETTLE], []) > probability([KETTLE], ["quokka"])
+
+
+def test_the_probability_is_the_logistic_of_the_weighted_sum() -> None:
+    made = {name: 0.5 for name in COEFFICIENTS if name != "intercept"}
+    score = COEFFICIENTS["intercept"] + 0.5 * sum(COEFFICIENTS[name] for name in made)
+    assert weigh(made, threshold=0).probability == pytest.approx(1 / (1 + math.exp(-score)))
+
+
+@given(st.floats(0, 1), st.floats(-30, 30), st.floats(0.01, 10))
+def test_a_generators_yes_raises_the_probability_and_its_no_lowers_it(p: float, logit: float, more: float) -> None:
+    evidence = Evidence(p, covered=False, features={"cosine": 0.1})
+    one, other = (with_verdict(evidence, value, threshold=0.5) for value in (logit, logit + more))
+    assert 0 <= one.probability <= other.probability <= 1
+    assert one.covered == (one.probability >= 0.5)
+    assert one.features == {"cosine": 0.1, "yes_logit": logit}
+
+
+def test_evidence_is_hopeless_far_below_the_threshold_only() -> None:
+    def at(probability: float) -> Evidence:
+        return Evidence(probability, covered=False, features={})
+
+    assert hopeless(at(HOPELESS * 0.5 - 0.01), threshold=0.5)
+    assert not hopeless(at(HOPELESS * 0.5 + 0.01), threshold=0.5)
+    assert not hopeless(at(0.0), threshold=0.0)

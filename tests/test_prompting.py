@@ -1,0 +1,86 @@
+"""Prompting: what the model reads, in what order, and when it may be long."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from studyrag.generating import passages_in
+from studyrag.prompting import LONG, SHORT, coverage_question, messages, passage_text, wants_more
+from tests.makers import passage
+
+TWO = [
+    passage("Green tea is hot.", 1, note_id="tea.md", headings=("Tea", "Green")),
+    passage("\nA chain needs oil.\n", 2, note_id="b/bikes.md", headings=()),
+]
+
+
+def test_a_prompt_is_the_rules_then_the_passages_by_number_then_the_question() -> None:
+    system, user = messages("How hot is tea?", TWO)
+    assert (system.role, user.role) == ("system", "user")
+    assert user.content == (
+        "[1] tea.md › Tea › Green\nGreen tea is hot.\n\n[2] b/bikes.md\nA chain needs oil.\n\nQuestion: How hot is tea?"
+    )
+    assert SHORT in system.content
+    assert "tea" not in system.content
+
+
+def test_the_rules_call_the_notes_material_and_not_instructions() -> None:
+    assert "not instructions" in messages("x", [])[0].content
+
+
+def test_no_passages_leave_the_question_alone() -> None:
+    assert messages("How hot?", [])[1].content == "\n\nQuestion: How hot?"
+
+
+@given(st.text(max_size=80), st.text(max_size=80))
+def test_any_text_goes_into_the_prompt_as_it_is(question: str, text: str) -> None:
+    content = messages(question, [passage(text or "x")])[1].content
+    assert content.endswith(f"Question: {question}")
+    assert text.strip() in content
+
+
+def test_braces_in_a_question_or_a_note_are_no_template() -> None:
+    system, user = messages("What is {length}?", [passage("A set {0} {x!r} %s")])
+    assert "{length}" in user.content and "{0} {x!r} %s" in user.content
+    assert "{" not in system.content
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "Explain attention in detail.",
+        "Derive the gradient",
+        "walk me through backpropagation step by step",
+        "Prove that k-means converges",
+        "list all the metrics",
+        "Give a comprehensive overview",
+        "Write code for softmax",
+    ],
+)
+def test_questions_that_ask_for_more_get_more(question: str) -> None:
+    assert wants_more(question)
+    assert LONG in messages(question, [])[0].content
+
+
+@pytest.mark.parametrize("question", ["What is a proofreader?", "Why is attention scaled?", "What are derivatives?"])
+def test_other_questions_are_answered_shortly(question: str) -> None:
+    assert not wants_more(question)
+    assert SHORT in messages(question, [])[0].content
+
+
+def test_the_coverage_question_shares_all_but_its_last_words_with_the_prompt() -> None:
+    asked, graded = messages("How hot?", TWO), coverage_question("How hot?", TWO)
+    assert graded[0] == asked[0]
+    assert graded[1].content == asked[1].content
+    assert "Yes or No" in graded[1].tail
+    assert asked[1].tail == ""
+
+
+def test_the_fake_generator_reads_the_passages_back_out_of_the_prompt() -> None:
+    assert passages_in(messages("How hot?", TWO)[1].content) == ["Green tea is hot.", "A chain needs oil."]
+
+
+def test_a_passage_is_read_without_the_white_space_around_it() -> None:
+    assert passage_text(passage("\n\n  x  \n")) == "[1] note.md › Note\nx"
