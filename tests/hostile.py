@@ -223,7 +223,7 @@ class Held:
 def held_endpoint(before: str = "", after: str = "") -> Iterator[Held]:
     held = Held(before, after)
 
-    class Handler(_Quiet):
+    class Handler(Quiet):
         def do_POST(self) -> None:
             held.bodies.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
             self.send_response(200)
@@ -259,7 +259,7 @@ def stalled_hub(n_bytes: int) -> Iterator[tuple[str, threading.Event]]:
     """A model hub that sends the first part of a file of ``n_bytes``, and then no more: (address, "it has begun")."""
     begun, over = threading.Event(), threading.Event()
 
-    class Handler(_Quiet):
+    class Handler(Quiet):
         def do_HEAD(self) -> None:
             self.send_response(200)
             headers = {"X-Repo-Commit": "c" * 40, "ETag": f'"{"a" * 64}"', "Content-Length": str(n_bytes)}
@@ -281,7 +281,7 @@ def stalled_hub(n_bytes: int) -> Iterator[tuple[str, threading.Event]]:
             over.set()
 
 
-class _Quiet(BaseHTTPRequestHandler):
+class Quiet(BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         return
 

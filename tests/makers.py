@@ -27,7 +27,9 @@ def note(text: str, note_id: str = "note.md") -> Note:
 def chunks_of(text: str, note_id: str = "note.md", *, chunk_tokens: int = 64) -> list[Chunk]:
     """What the splitter makes of a note, counting a token a word."""
     fake = HashEmbedder(max_tokens=chunk_tokens)
-    return split_note(note(text, note_id), max_tokens=chunk_tokens, chunk_tokens=chunk_tokens, count_tokens=fake.count_tokens)
+    return split_note(
+        note(text, note_id), max_tokens=chunk_tokens, chunk_tokens=chunk_tokens, count_tokens=fake.count_tokens
+    )
 
 
 def chunk(text: str, chunk_id: str = "c1", *, note_id: str = "note.md", start: int = 0, first_line: int = 1) -> Chunk:
@@ -49,7 +51,9 @@ def hit(made: Chunk, rank: int = 1, *, cosine: float = 0.5) -> Hit:
     return Hit(chunk=made, rank=rank, score=1 / rank, lexical_rank=rank, dense_rank=rank, cosine=cosine)
 
 
-def passage(text: str, number: int = 1, *, note_id: str = "note.md", headings: Sequence[str] = ("Note",), first_line: int = 1) -> Passage:
+def passage(
+    text: str, number: int = 1, *, note_id: str = "note.md", headings: Sequence[str] = ("Note",), first_line: int = 1
+) -> Passage:
     last = first_line + text.count("\n")
     return Passage(number, note_id, tuple(headings), 0, len(text), first_line, last, text)
 
@@ -63,7 +67,9 @@ def write_notes(folder: Path, files: dict[str, str]) -> Path:
     return folder
 
 
-_sentence = st.lists(st.sampled_from(WORDS), min_size=2, max_size=9).map(lambda words: " ".join(words).capitalize() + ".")
+_sentence = st.lists(st.sampled_from(WORDS), min_size=2, max_size=9).map(
+    lambda words: " ".join(words).capitalize() + "."
+)
 paragraphs = st.lists(_sentence, min_size=1, max_size=4).map(" ".join)
 blocks = st.one_of(
     paragraphs,
@@ -77,6 +83,8 @@ blocks = st.one_of(
     ),
     st.just("---"),
 )
-headings = st.tuples(st.integers(1, 4), st.sampled_from(WORDS)).map(lambda made: "#" * made[0] + " " + made[1].capitalize())
+headings = st.tuples(st.integers(1, 4), st.sampled_from(WORDS)).map(
+    lambda made: "#" * made[0] + " " + made[1].capitalize()
+)
 markdown = st.lists(st.one_of(headings, blocks), min_size=1, max_size=8).map(lambda parts: "\n\n".join(parts) + "\n")
 """Notes as people write them: headings, prose, lists, fences, formulas, tables and rules."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -45,7 +46,7 @@ class Scripted(EchoGenerator):
         self.prompts.append(messages)
         super().stream(messages, max_tokens=max_tokens)  # refuses what does not fit
         edges = [0, *sorted({cut for cut in self.cuts if cut < len(self.reply)}), len(self.reply)]
-        return (self.reply[start:end] for start, end in zip(edges, edges[1:], strict=False))
+        return (self.reply[start:end] for start, end in itertools.pairwise(edges))
 
     def close(self) -> None:
         self.closed = True
@@ -83,7 +84,9 @@ def make(tmp_path: Path) -> Iterator[Make]:
         folder = tmp_path / "notes"
         if not folder.exists():
             write_notes(folder, NOTES if notes is None else notes)
-        chosen = Settings(notes=folder, index=tmp_path / "index", **{"min_coverage": 0.0, "chunk_tokens": 64, **settings})
+        chosen = Settings(
+            notes=folder, index=tmp_path / "index", **{"min_coverage": 0.0, "chunk_tokens": 64, **settings}
+        )
         said = [] if notices is None else notices
         assistant = Assistant(chosen, embedder or HashEmbedder(), generator, notice=said.append)
         made.append(assistant)
@@ -141,7 +144,12 @@ def test_an_answer_carries_its_lines_its_model_and_its_times(make: Make) -> None
     assert (citation.first_line, citation.last_line) == (8, 8)
     assert citation.quote == f"{SUPPORTED} It turns bitter when boiled."
     assert answer.sentences[0].citations == (1,)
-    assert (answer.question, answer.model, answer.abstained, answer.nearest) == ("How hot is green tea?", "fake", False, ())
+    assert (answer.question, answer.model, answer.abstained, answer.nearest) == (
+        "How hot is green tea?",
+        "fake",
+        False,
+        (),
+    )
     stages = {"index", "embed_query", "query_terms", "lexical", "dense", "fuse", "evidence", "pack", "first_token"}
     assert stages | {"generate", "attribute"} <= answer.timings_ms.keys()
     assert all(milliseconds >= 0 for milliseconds in answer.timings_ms.values())
@@ -321,7 +329,9 @@ def edit(tmp_path: Path) -> None:
 
 def served(assistant: Assistant, question: str) -> str:
     """Everything of the notes that a question brings to light, by any way."""
-    texts = [hit.chunk.text for arm in ("hybrid", "bm25", "dense") for hit in assistant.search(question, 50, retriever=arm)]
+    texts = [
+        hit.chunk.text for arm in ("hybrid", "bm25", "dense") for hit in assistant.search(question, 50, retriever=arm)
+    ]
     for extract in (False, True):
         for event in assistant.ask(question, extract=extract):
             if isinstance(event, Reading):
@@ -348,7 +358,9 @@ def test_changed_notes_are_indexed_before_a_question(make: Make, tmp_path: Path)
 
 def test_with_warn_text_that_is_no_longer_in_the_notes_is_never_served(make: Make, tmp_path: Path) -> None:
     notices: list[str] = []
-    assistant = make(EchoGenerator(), notices=notices, stale="warn", notes={**NOTES, "juice.md": "# Juice\n\nJuice is cold.\n"})
+    assistant = make(
+        EchoGenerator(), notices=notices, stale="warn", notes={**NOTES, "juice.md": "# Juice\n\nJuice is cold.\n"}
+    )
     assert OLD in served(assistant, QUESTION)
     edit(tmp_path)
     notices.clear()
@@ -357,7 +369,8 @@ def test_with_warn_text_that_is_no_longer_in_the_notes_is_never_served(make: Mak
         assert gone not in text
     assert "Juice" in text
     assert set(notices) == {
-        "Notes differ from the index (1 new, 1 changed, 1 removed); those are left out. `studyrag index` brings them in."
+        "Notes differ from the index (1 new, 1 changed, 1 removed); those are left out."
+        " `studyrag index` brings them in."
     }
     assistant.index_notes()
     assert NEW in served(make(EchoGenerator(), stale="warn"), QUESTION)
@@ -412,7 +425,9 @@ def test_on_a_full_disk_changed_notes_are_left_out_with_a_notice(
 def test_an_index_of_another_embedder_is_refused_with_both_names(make: Make) -> None:
     list(make(EchoGenerator()).ask(QUESTION))
     assistant = make(EchoGenerator(), embedder=HashEmbedder(32))
-    with pytest.raises(IndexMismatch, match=r"built with hash@64/fp32 \(64-d\); settings ask for hash@32/fp32") as caught:
+    with pytest.raises(
+        IndexMismatch, match=r"built with hash@64/fp32 \(64-d\); settings ask for hash@32/fp32"
+    ) as caught:
         list(assistant.ask(QUESTION))
     assert caught.value.fix == "studyrag index --full"
     assistant.index_notes(full=True)
@@ -450,7 +465,7 @@ def test_an_empty_or_endless_question_is_refused_before_anything_is_opened(
         ({"tags": ["#DRINKS", "Hot"]}, {"tea.md"}),
     ],
 )
-def test_filters_choose_by_path_or_all_tags(make: Make, filters: dict[str, list[str]], found: set[str]) -> None:
+def test_filters_choose_by_path_or_all_tags(make: Make, filters: dict[str, Any], found: set[str]) -> None:
     assistant = make(EchoGenerator())
     assert {hit.chunk.note_id for hit in assistant.search("tea chain", 50, **filters)} == found
     reading = next(assistant.ask("tea chain", **filters))
@@ -466,7 +481,7 @@ def test_filters_choose_by_path_or_all_tags(make: Make, filters: dict[str, list[
         ({"paths": ["sport"], "tags": ["drinks"]}, "--path sport, --tag drinks"),
     ],
 )
-def test_filters_that_no_note_passes_are_named(make: Make, filters: dict[str, list[str]], named: str) -> None:
+def test_filters_that_no_note_passes_are_named(make: Make, filters: dict[str, Any], named: str) -> None:
     assistant = make(EchoGenerator())
     with pytest.raises(Misuse) as caught:
         assistant.search("tea", 5, **filters)
@@ -512,7 +527,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_no_prompt_leaves_too_little_room_for_its_answer(
     hostile: Path, window: int, answer_tokens: int, context_tokens: int, passages: int, asked: int, path: str
 ) -> None:
-    """``Scripted`` raises GenerationFailed for a prompt that does not fit; only a question that is too long may fail."""
+    """``Scripted`` raises GenerationFailed for a prompt that does not fit; only too long a question may fail."""
     generator = Scripted(context_tokens=window)
     settings = Settings(
         notes=hostile / "notes",

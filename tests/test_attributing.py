@@ -29,7 +29,9 @@ CACHE = passage(
     headings=("Inference", "KV cache"),
     first_line=10,
 )
-TEA = passage("Green tea is brewed at 80 degrees for two minutes.", 2, note_id="tea.md", headings=("Tea",), first_line=3)
+TEA = passage(
+    "Green tea is brewed at 80 degrees for two minutes.", 2, note_id="tea.md", headings=("Tea",), first_line=3
+)
 
 
 def equal_weights(words: Sequence[str]) -> dict[str, float]:
@@ -90,7 +92,9 @@ def test_a_changed_number_an_added_negation_and_what_is_not_in_the_notes_are_uns
     assert made.citations() == ()
 
 
-@pytest.mark.parametrize("text", ["There are two phases:\n", "```python\nx = 1\n```", "", "  \n", "- ", "---", "It is."])
+@pytest.mark.parametrize(
+    "text", ["There are two phases:\n", "```python\nx = 1\n```", "", "  \n", "- ", "---", "It is."]
+)
 def test_what_claims_nothing_is_neither_supported_nor_unsupported(minilm: OnnxEmbedder, text: str) -> None:
     sentence = attributor(minilm).sentence(text)
     assert (sentence.supported, sentence.text) == (None, text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
@@ -299,12 +300,12 @@ def test_changes_are_noticed_by_size_and_time_without_opening_a_file(notes: Path
     assert changes.stale() == {"a.md", "b.md"}
 
 
-def test_an_edit_that_keeps_size_and_time_of_change_is_noticed(notes: Path, index: Path) -> None:
+@pytest.mark.skipif(sys.platform == "win32", reason="no time of change of the inode there")
+def test_an_edit_that_keeps_size_and_time_of_modification_is_noticed(notes: Path, index: Path) -> None:
     stat = (notes / "b.md").stat()
+    time.sleep(0.05)  # the clock of a file system ticks a few times in this
     (notes / "b.md").write_text(THREE["b.md"].replace("oil", "air"))
     os.utime(notes / "b.md", ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    if (notes / "b.md").stat().st_ctime_ns == stat.st_ctime_ns:
-        pytest.skip("this file system's clock is too coarse")
     assert find_changes(Index(index), notes).changed == ("b.md",)
 
 

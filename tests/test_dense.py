@@ -18,7 +18,8 @@ Matrix = NDArray[np.float32]
 
 def unit(rows: int, dim: int, seed: int = 0) -> Matrix:
     vectors = np.random.default_rng(seed).standard_normal((rows, dim), dtype=np.float32)
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors
 
 
 def saved(folder: Path, vectors: Matrix) -> DenseIndex:

@@ -60,7 +60,9 @@ def test_the_probability_is_one_and_the_threshold_decides(made: dict[str, float]
 def test_more_of_a_feature_moves_the_probability_as_its_coefficient_says(
     made: dict[str, float], name: str, more: float
 ) -> None:
-    difference = weigh({**made, name: made[name] + more}, threshold=0).probability - weigh(made, threshold=0).probability
+    difference = (
+        weigh({**made, name: made[name] + more}, threshold=0).probability - weigh(made, threshold=0).probability
+    )
     assert difference * COEFFICIENTS[name] >= 0
 
 

@@ -13,8 +13,10 @@ from studyrag.records import Citation, Passage, Sentence
 from tests.makers import passage
 
 TEA = passage(
-    "## Green tea\n\nGreen tea is brewed at eighty degrees for two minutes. It should never be\nboiled, because boiling "
-    "makes the leaves bitter.\n\n| tea | heat of the water in degrees |\n|---|---|\n| oolong tea | ninety degrees hot |\n\n"
+    "## Green tea\n\n"
+    "Green tea is brewed at eighty degrees for two minutes. It should never be\n"
+    "boiled, because boiling makes the leaves bitter.\n\n"
+    "| tea | heat of the water in degrees |\n|---|---|\n| oolong tea | ninety degrees hot |\n\n"
     "```\nbrew green tea at eighty degrees exactly\n```\n",
     1,
     note_id="tea.md",

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from studyrag.fusing import Candidate, ranked, reciprocal_rank, weighted_sum
+from studyrag.fusing import Candidate, contenders, ranked, reciprocal_rank, weighted_sum
 
 
 def candidate(row: int, lexical: float, cosine: float) -> Candidate:
@@ -15,9 +15,9 @@ def candidate(row: int, lexical: float, cosine: float) -> Candidate:
 
 THREE = [candidate(0, 4.0, 0.2), candidate(1, 1.0, 0.6), candidate(2, 0.0, 0.4)]
 
-candidates = st.lists(
-    st.tuples(st.floats(-5, 50), st.floats(-1, 1)), min_size=1, max_size=12
-).map(lambda scores: [candidate(row, lexical, cosine) for row, (lexical, cosine) in enumerate(scores)])
+candidates = st.lists(st.tuples(st.floats(-5, 50), st.floats(-1, 1)), min_size=1, max_size=12).map(
+    lambda scores: [candidate(row, lexical, cosine) for row, (lexical, cosine) in enumerate(scores)]
+)
 
 
 def test_each_arm_is_scaled_by_its_own_best_and_weighted() -> None:
@@ -58,6 +58,14 @@ def test_reciprocal_ranks_are_summed_over_the_rankings_that_hold_a_row() -> None
     assert scores == pytest.approx({7: 1 / 61, 8: 1 / 62 + 1 / 61, 9: 1 / 63})
     assert reciprocal_rank([{7: 1}], k=0) == {7: 1.0}
     assert reciprocal_rank([]) == {}
+
+
+@given(st.dictionaries(st.integers(0, 30), st.sampled_from([0.1, 0.2, 0.3])), st.integers(1, 10))
+def test_looking_at_the_contenders_alone_changes_no_ranking(scores: dict[int, float], k: int) -> None:
+    ids = {row: f"id-{-row}" for row in scores}
+    few = contenders(scores, k)
+    assert ranked(few, ids=ids)[:k] == ranked(scores, ids=ids)[:k]
+    assert all(score >= sorted(scores.values(), reverse=True)[:k][-1] for score in few.values())
 
 
 def test_ties_break_by_the_chunks_id_and_not_by_its_row() -> None:

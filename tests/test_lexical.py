@@ -89,7 +89,7 @@ def test_an_empty_query_and_an_empty_corpus_find_nothing() -> None:
 
 
 def test_only_the_postings_of_the_querys_terms_are_read() -> None:
-    """Everything outside them is poisoned: a row number out of range would raise, a count of NaN-like size would show."""
+    """Everything outside them is poisoned: a row number out of range would raise, a huge count would show."""
     corpus = [["x", "y"], ["y", "z"], ["z"], ["x", "z", "z"]]
     vocabulary = Vocabulary()
     postings = invert(forward_index(corpus, vocabulary), 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 from hypothesis import given
@@ -53,7 +54,7 @@ class Shelf:
             assert text.count("\n", 0, passage.start) == passage.first_line - 1
             assert text.count("\n", 0, passage.end) == passage.last_line - 1
         spans = sorted((passage.note_id, passage.start, passage.end) for passage in context.passages)
-        assert all(a[0] != b[0] or a[2] <= b[1] for a, b in zip(spans, spans[1:], strict=False))
+        assert all(a[0] != b[0] or a[2] <= b[1] for a, b in itertools.pairwise(spans))
 
 
 LONG = "# T\n\n" + "\n\n".join(f"Paragraph {at} " + "goes on " * 25 + "and ends." for at in range(6)) + "\n"

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.makers import markdown, note, write_notes
 
 from studyrag.errors import NotesError
 from studyrag.reading import clean_heading, find_notes, front_matter_problem, matches_glob, parse_note, read_note
 from studyrag.records import BlockKind, Note, Section, Skipped
+from tests.makers import markdown, note, write_notes
 
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="links and permissions of POSIX")
 

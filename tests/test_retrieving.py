@@ -119,9 +119,7 @@ def test_more_than_the_candidates_may_be_asked_for(retriever_of: Callable[..., R
 
 
 @pytest.mark.parametrize("arm", RETRIEVERS)
-def test_only_allowed_rows_are_found_with_the_scores_they_have_without_a_filter(
-    retriever: Retriever, arm: str
-) -> None:
+def test_only_allowed_rows_are_found_with_the_scores_they_have_without_a_filter(retriever: Retriever, arm: str) -> None:
     allowed = [False, True, True, False, True]  # rows are chunks in the order of their notes
     everywhere = {hit.chunk.id: hit.cosine for hit in search(retriever, "tokens attend water", 9, arm)}
     found = search(retriever, "tokens attend water", 9, arm, allowed)
@@ -141,7 +139,13 @@ def test_a_filter_that_nothing_passes_finds_nothing(retriever: Retriever, arm: s
 
 @pytest.mark.parametrize(
     ("typed", "meant"),
-    [("embeding", "embed"), ("attenttion", "attent"), ("retreival", "retriev"), ("tokenz", "token"), ("vectros", "vector")],
+    [
+        ("embeding", "embed"),
+        ("attenttion", "attent"),
+        ("retreival", "retriev"),
+        ("tokenz", "token"),
+        ("vectros", "vector"),
+    ],
 )
 def test_a_typing_slip_finds_the_word_that_was_meant(retriever: Retriever, typed: str, meant: str) -> None:
     query = retriever.query(typed, Trace())

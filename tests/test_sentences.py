@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 
 import pytest
@@ -26,7 +27,7 @@ def streamed(text: str, cuts: list[int]) -> list[str]:
     """The sentences of a text that arrives in pieces, cut at ``cuts``."""
     stream = SentenceStream()
     edges = [0, *sorted({cut for cut in cuts if cut < len(text)}), len(text)]
-    done = [sentence for start, end in zip(edges, edges[1:], strict=False) for sentence in stream.feed(text[start:end])]
+    done = [sentence for start, end in itertools.pairwise(edges) for sentence in stream.feed(text[start:end])]
     return [*done, *stream.rest()]
 
 
@@ -172,7 +173,9 @@ def test_each_streamed_sentence_holds_one_unit(text: str) -> None:
     assert [texts(sentence) for sentence in streamed(text, [])] == [[unit] for unit in texts(text)]
 
 
-@pytest.mark.parametrize("verbatim", ["`a. B`", "``a. B``", "$a. B$", "$$a. B$$", r"\(a. B\)", "```\na. B\n```", "$$\na. B\n$$"])
+@pytest.mark.parametrize(
+    "verbatim", ["`a. B`", "``a. B``", "$a. B$", "$$a. B$$", r"\(a. B\)", "```\na. B\n```", "$$\na. B\n$$"]
+)
 def test_maths_and_code_are_never_cut_though_they_arrive_letter_by_letter(verbatim: str) -> None:
     text = f"Before. It is {verbatim} here. After." if "\n" not in verbatim else f"Before.\n\n{verbatim}\n\nAfter."
     assert any(verbatim in sentence for sentence in streamed(text, list(range(len(text)))))

@@ -90,7 +90,7 @@ def test_a_table_is_cut_between_rows_and_its_header_is_repeated_as_context() -> 
     assert len(chunks) > 2
     assert "\n".join(chunk.text for chunk in chunks) == header + "\n" + "\n".join(rows)
     assert [chunk.context for chunk in chunks] == ["", *[header] * (len(chunks) - 1)]
-    assert all(line.startswith("| ") or line.startswith("|-") for chunk in chunks for line in chunk.text.split("\n"))
+    assert all(line.startswith(("| ", "|-")) for chunk in chunks for line in chunk.text.split("\n"))
     assert all(header in embedding_text(chunk) for chunk in chunks)
 
 

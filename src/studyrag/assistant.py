@@ -126,6 +126,7 @@ class Assistant:
         self._stale = changes.stale() if changes else frozenset()
         if changes:
             self._notice(_staleness(changes))
+        index.open_arms()  # while the embedder is still loading in the background
         return index
 
     def _open(self) -> Index:

@@ -1,7 +1,7 @@
 """The header of a GGUF model file: enough to say that the file is whole, and to read what must be known before loading.
 
-llama.cpp maps the file, so that a missing end can kill the process; hence this check of every tensor's extent against
-the file's size. It does not read tensors and verifies no hash (`studyrag models verify` does).
+llama.cpp refuses a cut file without saying why, and maps it into memory; hence this check of every tensor's extent
+against the file's size, first. It does not read tensors and verifies no hash (`studyrag models verify` does).
 Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
 

@@ -173,7 +173,7 @@ def _writing(folder: Path) -> Iterator[None]:
         ) from err
 
 
-_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
+_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR)
 _SQLITE_REFUSED = ("SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_PERM")
 """Who says neither (numpy and faiss give no error number) ran out of space, or into a limit of it."""
 
@@ -280,6 +280,10 @@ class Index:
         if self._dense is None:
             self._dense = DenseIndex(self._generation / "vectors.faiss", n=self.n_chunks, dim=self.recipe.dim)
         return self._dense
+
+    def open_arms(self) -> None:
+        """Opens both arms now rather than at the first search (importing FAISS takes 60 ms)."""
+        _ = self.bm25, self.dense
 
     def forward(self) -> Forward:
         return Forward(**self._arrays("forward", Forward))

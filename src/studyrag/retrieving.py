@@ -121,7 +121,7 @@ class Retriever:
         lexical_ranks = {scored.row: scored.rank for scored in lexical}
         dense_ranks = {scored.row: scored.rank for scored in dense}
         rows = sorted({*lexical_ranks, *dense_ranks})
-        # Row by row: in a matrix product the last bit of a row depends on the rows beside it, and ties would not be ties.
+        # Row by row: in a matrix product a row's last bit depends on the rows beside it, and ties would not be ties.
         cosines = np.einsum("ij,j->i", self._index.dense.vectors(rows), query.vector)
         bm25 = self._index.bm25.scores(query.numbers)
         return {

@@ -130,7 +130,9 @@ def _expanded(key: str, path: Path) -> Path:
     try:
         return path.expanduser()
     except RuntimeError as err:
-        raise SettingsError(f"setting `{key}` = '{path}': there is no such user", fix="write the folder in full") from err
+        raise SettingsError(
+            f"setting `{key}` = '{path}': there is no such user", fix="write the folder in full"
+        ) from err
 
 
 def _list(key: str, value: object) -> object:

@@ -227,7 +227,7 @@ class ModelStore:
         try:
             yield
         except OSError as err:
-            if err.errno in (errno.ENOSPC, errno.EDQUOT):
+            if err.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 free = shutil.disk_usage(self.root).free
                 raise PullFailed(
                     f"the disk is full: {entry.name} needs {_mb(entry.bytes + WORKING_ROOM)}, "

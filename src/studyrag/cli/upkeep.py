@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import Counter
 from pathlib import Path
@@ -42,7 +43,8 @@ def init(
     try:
         file.write_text(_TEMPLATE, encoding="utf-8")
     except OSError as err:
-        file.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            file.unlink()
         raise StudyRagError(f"{file}: cannot be written: {err.strerror}", fix="make the folder writable") from err
     say(f"wrote {file}")
     say(f'next: cd {folder} && studyrag ask "…"')
