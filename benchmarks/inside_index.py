@@ -1,8 +1,9 @@
 """A full index against the raw ONNX encode of the same chunks, in one process, in turns.
 
-Run in the workspace: ``python inside_index.py ROUNDS MODEL_FOLDER``. Prints chunks a second as JSON. The index is built whole
+Run in the workspace: ``python inside_index.py ROUNDS MODEL_FOLDER``. Prints chunks a second as JSON. The index is
+built whole
 (read, split, tokenise, embed, write) beside the workspace's own, with the model loaded; the raw side knows the texts,
-sorts them by length and uses the best of several batch sizes, found on every fourth text first.
+sorts them by length and uses the best of several batch sizes, found on every eighth text first.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ def main(rounds: int, model: Path) -> None:
     texts.sort(key=lambda text: embedder.count_tokens([text])[0])
     raw = RawEncoder.open(model, max_tokens=embedder.max_tokens, threads=cores())
     raw.rate(texts[::16], 16)
-    batch = max(BATCHES, key=lambda size: raw.rate(texts[::4], size))
+    batch = max(BATCHES, key=lambda size: raw.rate(texts[::8], size))
     beside = Assistant(settings.model_copy(update={"index": Path.cwd() / "beside"}), embedder)
     taken: dict[str, list[float]] = {"index": [], "raw": []}
     for _ in range(rounds):

@@ -48,8 +48,11 @@ class OnnxEmbedder:
         self._lock = threading.Lock()
 
     def preload(self) -> None:
-        """Opens the model in a background thread; errors come at first use."""
-        threading.Thread(target=self._try_open, daemon=True).start()
+        """Opens the model in a background thread; errors come at first use.
+
+        No daemon: an interpreter that ends under onnxruntime's feet would abort the process.
+        """
+        threading.Thread(target=self._try_open).start()
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         tokenizer, _, _ = self._open()
