@@ -1,9 +1,8 @@
 """A full index against the raw ONNX encode of the same chunks, in one process, in turns.
 
 Run in the workspace: ``python inside_index.py ROUNDS MODEL_FOLDER``. Prints chunks a second as JSON. The index is
-built whole
-(read, split, tokenise, embed, write) beside the workspace's own, with the model loaded; the raw side knows the texts,
-sorts them by length and uses the best of several batch sizes, found on every eighth text first.
+built whole (read, split, tokenise, embed, write) beside the workspace's own, with the model loaded; the raw side knows
+the texts, sorts them by length and uses the best of several batch sizes, found on every eighth text first.
 """
 
 from __future__ import annotations

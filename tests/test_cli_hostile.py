@@ -398,7 +398,7 @@ PLACES = {
     "fog touches ground": ("crlf.md", (11, 11), ["Clouds", "Fog"]),
     "volcanic ash jet altitude": ("escape_sequences.md", (11, 11), ["Volc\x1b[31manoes\x07", "Ash\x9b5m"]),
     "hash sign number of elements": ("maths_with_hash.md", (3, 8), ["Counting"]),
-    "inclusion exclusion union once": ("maths_with_hash.md", (12, 16), ["Counting", "Inline"]),
+    "inclusion exclusion union once": ("maths_with_hash.md", (16, 16), ["Counting", "Inline"]),
     "longest Gotthard": ("rtl_and_zero_width.md", (3, 5), ["Tun\u200bnels \u202egnirob\u202c"]),
     "pawn e5 Nf3 attacks": ("nested_lists_and_headless_table.md", (44, 52), ["Chess"]),
     "queen nine pawns": ("nested_lists_and_headless_table.md", (54, 56), ["Chess"]),
@@ -609,12 +609,9 @@ def test_a_file_that_is_not_a_gguf_is_refused(quiet_library: Library, tmp_path: 
 def test_a_gguf_with_a_damaged_header_is_refused(quiet_library: Library, tmp_path: Path, tiny_gguf: Path) -> None:
     """Version, number of tensors, number of keys, length of the first key, and its value."""
     broken = tmp_path / "broken.gguf"
-    shutil.copyfile(tiny_gguf, broken)
+    whole = tiny_gguf.read_bytes()
     for at in (4, 8, 16, 24, 40):
-        with broken.open("r+b") as file:
-            file.write(tiny_gguf.open("rb").read(64))
-            file.seek(at)
-            file.write(b"\xff")
+        broken.write_bytes(whole[:at] + b"\xff" + whole[at + 1 :])
         ran = run("ask", "green tea", "--model", str(broken), cwd=quiet_library.folder)
         assert_refused(ran, 1, str(broken))
     assert_still_answers(quiet_library.folder)
@@ -637,7 +634,9 @@ def test_a_pull_of_the_wrong_bytes_leaves_a_clean_cache(quiet_library: Library, 
         (b"", "not a GGUF file"),
     ):
         (tmp_path / "model.gguf").write_bytes(content)
-        ran = run("models", "pull", "smollm2-135m-instruct", "--from", str(tmp_path / "model.gguf"), cwd=tmp_path, env=env)
+        ran = run(
+            "models", "pull", "smollm2-135m-instruct", "--from", str(tmp_path / "model.gguf"), cwd=tmp_path, env=env
+        )
         assert_refused(ran, 1, said)
         assert not list((tmp_path / "cache").rglob("*.gguf"))
     assert_refused(run("models", "path", "smollm2-135m-instruct", cwd=tmp_path, env=env), 1, "is not installed")

@@ -66,6 +66,12 @@ def test_search_is_the_sorted_scores_of_the_rows_that_hold_a_term(
 def test_ties_break_by_row_also_where_the_cut_falls_among_them() -> None:
     bm25, vocabulary = built([["x"], ["y", "y"], ["x"], ["x"], ["y"], ["x"]])
     assert [scored.row for scored in bm25.search(numbers(vocabulary, ["x"]), 3)] == [0, 2, 3]
+    many, vocabulary = built([["x"] * (1 + row % 3) + ["y"] * (2 - row % 3) for row in range(600)] + [["z"]] * 700)
+    query = numbers(vocabulary, ["x"])
+    scores = many.scores(query)
+    for k in (10, 150, 250, 450):
+        expected = sorted(range(600), key=lambda row: (-scores[row], row))[:k]
+        assert [scored.row for scored in many.search(query, k)] == expected
 
 
 def test_only_allowed_rows_are_found_with_the_scores_of_the_whole_corpus() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from pathlib import Path
@@ -11,7 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from studyrag.errors import NotesError
-from studyrag.reading import clean_heading, find_notes, front_matter_problem, matches_glob, parse_note, read_note
+from studyrag.reading import (
+    NoteFile,
+    clean_heading,
+    find_notes,
+    front_matter_problem,
+    matches_glob,
+    parse_note,
+    read_note,
+)
 from studyrag.records import BlockKind, Note, Section, Skipped
 from tests.makers import markdown, note, write_notes
 
@@ -38,9 +47,10 @@ def reason(folder: Path, name: str, *, max_bytes: int = 4_000_000) -> str:
 
 
 def test_notes_are_found_in_every_folder_sorted_by_path_with_forward_slashes(tmp_path: Path) -> None:
-    write_notes(tmp_path, {"b.md": "x", "a/z.markdown": "x", "a/deep/q.MD": "x", "a/picture.png": "x", "c.txt": "x"})
+    names = ["b.md", "a/z.markdown", "a-b.md", "a/deep/q.MD", "a/picture.png", "c.txt"]
+    write_notes(tmp_path, dict.fromkeys(names, "x"))
     files, skipped = find_notes(tmp_path)
-    assert [file.id for file in files] == ["a/deep/q.MD", "a/z.markdown", "b.md"]
+    assert [file.id for file in files] == ["a-b.md", "a/deep/q.MD", "a/z.markdown", "b.md"]
     assert skipped == []
 
 
@@ -164,6 +174,24 @@ def test_a_file_that_grows_while_it_is_read_is_not_read_beyond_the_limit(tmp_pat
     files, _ = find_notes(tmp_path)
     (tmp_path / "log.md").write_bytes(b"x" * 5000)
     assert read_note(files[0], max_bytes=2000) == Skipped("log.md", "grew beyond max_note_bytes while it was read")
+
+
+def test_no_more_than_the_limit_is_ever_read(tmp_path: Path) -> None:
+    asked: list[int] = []
+
+    class Endless(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            assert size is not None and size >= 0, "all of it"
+            asked.append(size)
+            return b"x" * size
+
+    class Growing(type(tmp_path)):  # type: ignore[misc]
+        def open(self, *_: object, **__: object) -> Endless:
+            return Endless()
+
+    made = read_note(NoteFile("log.md", Growing(tmp_path / "log.md"), 10, 0, 0), max_bytes=2000)
+    assert isinstance(made, Skipped)
+    assert asked == [2001]
 
 
 def test_a_file_that_went_away_is_skipped(tmp_path: Path) -> None:

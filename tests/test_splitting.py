@@ -94,8 +94,9 @@ def test_a_table_is_cut_between_rows_and_its_header_is_repeated_as_context() -> 
     assert all(header in embedding_text(chunk) for chunk in chunks)
 
 
-def test_text_after_a_cut_table_does_not_join_its_last_rows() -> None:
-    rows = "\n".join(f"| key {at} | value {at} |" for at in range(20))
+@pytest.mark.parametrize("n", range(20, 27))
+def test_text_after_a_cut_table_does_not_join_its_last_rows(n: int) -> None:
+    rows = "\n".join(f"| key {at} | value {at} |" for at in range(n))
     chunks = chunks_of(f"# T\n\n| a | b |\n|---|---|\n{rows}\n\nAfter the table.\n")
     assert chunks[-1].text == "After the table."
     assert chunks[-1].context == ""

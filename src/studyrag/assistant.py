@@ -219,7 +219,9 @@ class Assistant:
     ) -> Iterator[Event]:
         """Events in order: Reading, then Pieces with an Attributed after each sentence, then one Answered.
 
-        An abstention is one Answered, before any generation.
+        An abstention is one Answered: before any generation where retrieval finds too little, after a Reading where
+        the generator finds no answer in the passages, or where nothing that it wrote is supported by them. Nothing is
+        shown before the first supported sentence.
         """
         check_question(question)
         self.last_answer = None
@@ -344,11 +346,22 @@ class Assistant:
             question, context.passages, embedder=self._embedder, term_weights=self._retriever.term_weights
         )
         sentences: list[Sentence] = []
+        held: list[Piece | Attributed] = []
+        grounded = False
         stream = generator.stream(messages(question, context.passages), max_tokens=self._settings.answer_tokens)
         for event in _sentences(stream, attributor.sentence, trace, strict=self._settings.strict):
+            held.append(event)
             if isinstance(event, Attributed):
                 sentences.append(event.sentence)
-            yield event
+                grounded = grounded or event.sentence.supported is True
+            if grounded:
+                yield from held
+                held.clear()
+        if not grounded and (not sentences or any(sentence.supported is False for sentence in sentences)):
+            trace.add("ungrounded", 0.0, sentences=len(sentences))
+            yield Answered(self._abstention(question, hits, trace))
+            return
+        yield from held
         text = "".join(sentence.text for sentence in sentences).strip()
         answer = Answer(
             question, text, False, tuple(sentences), attributor.citations(), (), generator.name, trace.timings_ms()

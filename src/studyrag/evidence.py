@@ -15,14 +15,14 @@ from studyrag.terms import terms
 
 TOP = 5
 COEFFICIENTS: Mapping[str, float] = {
-    "intercept": -6.0,
-    "cosine": 8.0,
-    "cosine_mean": 4.0,
-    "covered": 2.0,
-    "unknown": -2.0,
+    "intercept": -5.77,
+    "cosine": 5.86,
+    "cosine_mean": 4.5,
+    "covered": 3.09,
+    "covered_all": 1.08,
+    "unknown": -2.88,
 }
-
-VERDICT: Mapping[str, float] = {"intercept": -1.0, "odds": 1.0, "yes_logit": 2.0}
+VERDICT: Mapping[str, float] = {"intercept": -0.61, "odds": 0.67, "yes_logit": 1.82}
 HOPELESS = 0.2
 
 

@@ -97,9 +97,7 @@ class LlamaCpp:
         :raises GenerationFailed: as for ``stream``.
         """
         blocks = self._blocks(messages)
-        require_room(
-            self._name, prompt_tokens=sum(map(len, blocks)), max_tokens=1, context_tokens=self.context_tokens
-        )
+        require_room(self._name, prompt_tokens=sum(map(len, blocks)), max_tokens=1, context_tokens=self.context_tokens)
         native, _ = self._loaded()
         with self._lock:
             self._turn += 1

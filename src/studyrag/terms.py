@@ -37,7 +37,9 @@ _LATEX_COMMAND = re.compile(r"\\([A-Za-z]+)\*?")
 _SCRIPT_BRACES = re.compile(r"([_^])\s*\{\s*([^{}]*?)\s*\}")
 _LINK_TARGET = re.compile(r"\]\((?!\s)[^)\s\]]*(?:\s+\"[^\"]*\")?\)")
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}\b)")
-_WORD = re.compile(r"c\+\+|[cf]#|\d+(?:\.\d+)+[a-z]*|[^\W_]+(?:[_'’\-‐‑–/^][^\W_]+)*(?:\+{1,2}(?![\w+$\\]))?", re.IGNORECASE)
+_WORD = re.compile(
+    r"c\+\+|[cf]#|\d+(?:\.\d+)+[a-z]*|[^\W_]+(?:[_'’\-‐‑–/^][^\W_]+)*(?:\+{1,2}(?![\w+$\\]))?", re.IGNORECASE
+)
 _CAMEL = re.compile(r"(?:[A-Z][a-z]{2,}|[A-Z]{2,}(?=[A-Z][a-z]{2}))")
 _LETTERS_DIGITS = re.compile(r"([a-z]{3,})\d+[a-z]?")
 _LONGEST_NAME = 64

@@ -38,9 +38,10 @@ def _run() -> int:
         _report(err.message, err.fix)
         return err.exit_code
     except TyperException as err:
-        message = err.format_message()
-        if message:  # a bare `studyrag` has shown its help already
-            context = getattr(err, "ctx", None)
+        message, context = err.format_message(), getattr(err, "ctx", None)
+        if context is not None and message == context.get_help():  # a bare `studyrag`
+            print(message)
+        else:
             _report(message, f"see `{context.command_path if context else 'studyrag'} --help`")
         return err.exit_code
     except SystemExit as err:
