@@ -295,11 +295,12 @@ def test_strict_drops_what_is_unsupported_from_the_screen_and_the_answer(make: M
     assert [citation.number for citation in answer.citations] == [1]
 
 
-def test_strict_may_leave_nothing(make: Make) -> None:
+def test_strict_with_nothing_left_is_an_abstention(make: Make) -> None:
     events = list(make(Scripted(INVENTED), strict=True).ask("How hot is green tea?"))
     answer = answered(iter(events))
-    assert (answer.text, answer.sentences, answer.citations, answer.abstained) == ("", (), (), False)
+    assert (answer.text, answer.sentences, answer.citations, answer.abstained) == ("", (), (), True)
     assert shown(events) == ""
+    assert answer.nearest
 
 
 @pytest.mark.parametrize("generator", [None, Scripted()])
@@ -545,8 +546,48 @@ def test_no_prompt_leaves_too_little_room_for_its_answer(
         assert "leaves no room" in err.message
         assert window - answer_tokens - asked < 64 + 150  # the rules of the prompt are not 150 words long
     else:
-        assert answer.abstained == (generator.prompts == [])
+        assert answer.abstained or generator.prompts
         for prompt in generator.prompts:
             assert generator.count_tokens(prompt) + answer_tokens <= window
     finally:
         assistant.close()
+
+
+# -- an answer that nothing supports ---------------------------------------------------------------------------------
+
+
+def test_an_answer_of_which_nothing_is_supported_is_an_abstention_and_never_shown(make: Make) -> None:
+    events = list(make(Scripted(INVENTED)).ask("How hot is green tea?"))
+    assert answered(iter(events)).abstained
+    assert answered(iter(events)).nearest
+    assert shown(events) == ""
+
+
+def test_what_comes_before_the_first_supported_sentence_is_held_back_until_then(make: Make) -> None:
+    events = list(make(Scripted(f"{INVENTED} {SUPPORTED}")).ask("How hot is green tea?"))
+    assert shown(events).strip() == f"{INVENTED} {SUPPORTED}"
+    assert not answered(iter(events)).abstained
+
+
+class Grading(Scripted):
+    """A generator that also grades the passages, with a verdict that is known beforehand."""
+
+    def __init__(self, verdict: float) -> None:
+        super().__init__()
+        self.verdict = verdict
+        self.graded: list[Sequence[Message]] = []
+
+    def yes_logit(self, messages: Sequence[Message]) -> float:
+        self.graded.append(messages)
+        return self.verdict
+
+
+@pytest.mark.parametrize(("verdict", "abstains"), [(-20.0, True), (20.0, False)])
+def test_a_generator_that_can_grade_decides_with_the_evidence(make: Make, verdict: float, abstains: bool) -> None:
+    generator = Grading(verdict)
+    answer = answered(make(generator, min_coverage=0.4).ask("How hot is green tea brewed?"))
+    assert len(generator.graded) == 1
+    assert generator.graded[0][-1].content.endswith("Question: How hot is green tea brewed?")
+    assert generator.graded[0][-1].tail
+    assert answer.abstained == abstains
+    assert (generator.prompts == []) == abstains

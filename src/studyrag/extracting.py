@@ -70,7 +70,8 @@ def _runs(quotes: Sequence[_Quote]) -> list[range]:
     for start, first in enumerate(quotes):
         for end in range(start + 1, min(start + MOST_SENTENCES, len(quotes)) + 1):
             last = quotes[end - 1]
-            if last.passage != first.passage or last.position - first.position != end - 1 - start:
+            apart = last.passage != first.passage or last.position - first.position != end - 1 - start
+            if apart or (end - start > 1 and UnitKind.ROW in (first.kind, last.kind)):
                 break
             runs.append(range(start, end))
     return runs

@@ -164,8 +164,8 @@ class LlamaCpp:
     def _blocks(self, messages: Sequence[Message]) -> list[list[int]]:
         """The prompt's tokens in the batches in which they are evaluated.
 
-        Cut after every message, before its tail, so that the next prompt can keep those it shares; the cuts depend on the
-        prompt alone, so that the sums, and with them the reply, are the same whether a block was kept or not.
+        Cut after every message, before its tail, so that the next prompt can keep those it shares; the cuts depend on
+        the prompt alone, so that the sums, and with them the reply, are the same whether a block was kept or not.
         """
         native, render = self._loaded()
         with self._lock:

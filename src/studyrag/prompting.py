@@ -46,7 +46,7 @@ def messages(question: str, passages: Sequence[Passage]) -> list[Message]:
 
 
 def coverage_question(question: str, passages: Sequence[Passage]) -> list[Message]:
-    """The same messages, asking only whether the passages answer: all but the last words is shared with ``messages``."""
+    """The same messages, asking only whether the passages answer: only the last words differ from ``messages``."""
     system, user = messages(question, passages)
     return [system, replace(user, tail=_COVERAGE)]
 

@@ -37,7 +37,7 @@ _INLINE = re.compile(
     r"|\\\((?:(?!\\\().)*?\\\)|\\\[(?:(?!\\\[).)*?\\\]|\]\([^)\]]*\)",  # none spans its own start: stays linear
     re.DOTALL,
 )
-_END = re.compile(r"(?:[.!?]|(?<=[.!?])[\"'”’)\]*_]+)(?=\s+[\"'“‘(\[*_`$\\]*[A-Z0-9$`\\(\[*\"“À-ÞΑ-Ω])")
+_END = re.compile(r"(?:[.!?](?:\[\d+\])*|(?<=[.!?])[\"'”’)\]*_]+)(?=\s+[\"'“‘(\[*_`$\\]*[A-Z0-9$`\\(\[*\"“À-ÞΑ-Ω])")
 _ABBREVIATION = re.compile(
     r"(?:\b(?:e\.g|i\.e|vs|etc|cf|al|approx|resp|fig|eq|eqs|sec|ch|no|vol|pp|dr|mr|mrs|ms|st|prof|inc|ltd|jr|sr)"
     r"|\b[A-Z]|^\s*\d+)\.$",
