@@ -569,7 +569,7 @@ def test_what_comes_before_the_first_supported_sentence_is_held_back_until_then(
     assert not answered(iter(events)).abstained
 
 
-class Grading(Scripted):
+class KnownVerdict(Scripted):
     """A generator that also grades the passages, with a verdict that is known beforehand."""
 
     def __init__(self, verdict: float) -> None:
@@ -584,7 +584,7 @@ class Grading(Scripted):
 
 @pytest.mark.parametrize(("verdict", "abstains"), [(-20.0, True), (20.0, False)])
 def test_a_generator_that_can_grade_decides_with_the_evidence(make: Make, verdict: float, abstains: bool) -> None:
-    generator = Grading(verdict)
+    generator = KnownVerdict(verdict)
     answer = answered(make(generator, min_coverage=0.4).ask("How hot is green tea brewed?"))
     assert len(generator.graded) == 1
     assert generator.graded[0][-1].content.endswith("Question: How hot is green tea brewed?")
