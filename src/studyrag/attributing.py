@@ -22,7 +22,7 @@ TermWeights = Callable[[Sequence[str]], Mapping[str, float]]
 """Weight of each distinct term."""
 
 CANDIDATES = 6
-MIN_RECALL, MIN_COSINE = 0.45, 0.60
+MIN_RECALL, MIN_COSINE = 0.55, 0.60
 SURE_RECALL = 0.80
 _MARKS = r"\[\d+(?:\s*,\s*\d+)*\](?!\()"
 _MARKER = re.compile(rf"(`[^`]*(?:`|\Z)|\$[^$]*(?:\$|\Z))|\A(?:{_MARKS}\s*)+|\s*{_MARKS}")
