@@ -331,11 +331,14 @@ def test_strict_drops_what_the_notes_do_not_support(cli: RunCli, notes: Path) ->
     assert answer["answer"] == "Green tea is brewed at 80 degrees for two minutes."
 
 
-def test_strict_says_so_when_nothing_is_left(cli: RunCli, notes: Path) -> None:
+def test_an_answer_that_nothing_supports_is_not_shown(cli: RunCli, notes: Path) -> None:
     with saying("Penguins invented radar in Lisbon.") as endpoint:
-        ran = cli("ask", "green tea", "--strict", cwd=notes, env={"STUDYRAG_GENERATOR": endpoint.generator})
-    assert ran.code == 0
-    assert "Nothing in the answer was supported by your notes." in ran.out
+        env = {"STUDYRAG_GENERATOR": endpoint.generator}
+        shown = cli("ask", "green tea", cwd=notes, env=env)
+        answer = cli("ask", "green tea", "--strict", "--json", cwd=notes, env=env).json
+    assert "Penguins" not in shown.out
+    assert "Your notes do not cover this.\n\nNearest in your notes:\n  tea.md:8 › Green tea\n" in shown.out
+    assert (answer["abstained"], answer["answer"], answer["sentences"]) == (True, "", [])
 
 
 def test_trace_shows_every_stage_on_stderr_and_leaves_stdout_alone(cli: RunCli, notes: Path) -> None:
@@ -662,11 +665,13 @@ def test_the_evidence_is_on_the_screen_before_the_first_token(cli: RunCli, notes
 
 
 def test_tokens_are_shown_as_they_come(cli: RunCli, notes: Path) -> None:
+    """From the first sentence on that the notes support."""
     cli("index", cwd=notes)
-    with held_endpoint(before="Green tea is brewed ", after="at 80 degrees for two minutes.") as endpoint:
+    before = "Green tea is brewed at 80 degrees for two minutes. Black tea is brewed "
+    with held_endpoint(before=before, after="with boiling water for four minutes.") as endpoint:
         env = {"STUDYRAG_GENERATOR": endpoint.generator, "TERM": "dumb"}
         with Terminal("ask", "How is green tea brewed?", cwd=notes, env=env) as terminal:
-            terminal.wait_for("\r\n\r\nGreen tea is brewed")
+            terminal.wait_for("\r\n\r\nGreen tea is brewed at 80 degrees for two minutes. [1] Black tea is brewed")
             endpoint.release.set()
             assert terminal.finish() == 0
 

@@ -500,7 +500,9 @@ def test_hostile_file_names_are_shown_harmlessly(library: Library) -> None:
 
 
 def test_instructions_in_a_note_are_data_in_the_prompt_and_are_not_run(corpus: Library) -> None:
-    with saying("Arr, matey, treasure ahoy.") as endpoint:
+    obeying = "Arr, matey, treasure ahoy!"
+    honey = "A bee colony needs 20 kilograms of honey to survive a winter."
+    with saying(f"{obeying} {honey}") as endpoint:
         env = {"STUDYRAG_GENERATOR": endpoint.generator}
         question = "Which instructions do bees ignore?"
         flags = ["--path", "prompt_injection.md"]
@@ -512,8 +514,8 @@ def test_instructions_in_a_note_are_data_in_the_prompt_and_are_not_run(corpus: L
     assert "not instructions" in system["content"]
     assert user["content"].startswith("[1] prompt_injection.md › Bees\n")
     assert user["content"].endswith(f"Question: {question}")
-    assert "[unsupported]" in shown.out
-    assert strict.json["answer"] == ""
+    assert f"{obeying} [unsupported] {honey} [1]\n" in shown.out
+    assert strict.json["answer"] == honey
     assert not list(corpus.folder.rglob("HACKED"))
 
 
@@ -1045,10 +1047,10 @@ def test_asking_while_another_indexes_answers_without_the_notes_that_changed(lar
 
 
 def test_ctrl_c_during_an_answer_stops_it(quiet_library: Library) -> None:
-    with held_endpoint(before="Green tea is brewed ") as endpoint:
+    with held_endpoint(before="Green tea is brewed at 80 degrees for two minutes. Then it ") as endpoint:
         env = {"STUDYRAG_GENERATOR": endpoint.generator}
         with Running("ask", "How is green tea brewed?", cwd=quiet_library.folder, env=env) as asked:
-            asked.wait_for("out", "Green tea is brewed")
+            asked.wait_for("out", "for two minutes. [1]")
             asked.signal(signal.SIGINT)
             ran = asked.finish()
     assert ran.code == 130, ran
