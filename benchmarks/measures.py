@@ -75,7 +75,7 @@ def warm(plan: Plan) -> list[Row]:
 def index(plan: Plan) -> list[Row]:
     say("full index and raw encode")
     found = plan.work.inside("inside_index.py", str(min(plan.n, 3)), plan.work.model("embedder"))
-    note = f"{found['chunks']} chunks, raw batch {found['batch']}"
+    note = f"{found['chunks']} chunks in {found['windows']} windows, raw batch {found['batch']}"
     reference = ("raw ONNX encode", Sample.of(found["raw"]))
     bar = Bar(0.85, "×", at_least=True)
     return [ratio("full index, chunks a second", Sample.of(found["index"]), reference, "/s", bar, note=note)]

@@ -79,6 +79,7 @@ def test_a_sentence_or_paraphrase_of_the_notes_is_supported_by_its_lines(
         "The KV cache never stores keys and values.",
         "The decode phase isn't memory bound.",
         "Paris is the capital of France.",
+        "Steep green tea leaves briefly in warm water.",
         "Rotary embeddings encode positions by rotating queries and keys.",
         "Attention is a mechanism that lets tokens exchange information.",
     ],

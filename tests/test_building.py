@@ -38,6 +38,11 @@ class Counting(HashEmbedder):
     def __init__(self, dim: int = 64) -> None:
         super().__init__(dim)
         self.embedded: list[str] = []
+        self.counted: list[str] = []
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        self.counted.extend(texts)
+        return super().count_tokens(texts)
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         self.embedded.extend(texts)
@@ -194,9 +199,11 @@ def test_an_edit_that_moves_a_chunk_moves_its_lines_and_keeps_its_vector(notes: 
     assert [chunk.first_line for chunk, _ in Index(index).all_chunks() if chunk.note_id == "a.md"] == [6, 10]
 
 
-def test_a_touched_file_is_read_but_not_embedded_again(notes: Path, index: Path) -> None:
+def test_a_touched_file_is_read_but_neither_split_nor_embedded_again(notes: Path, index: Path) -> None:
     write(notes, {"b.md": THREE["b.md"]})
-    assert run(notes, index) == Built(3, 4, embedded=0, reread=1, skipped=0, written=True)
+    embedder = Counting()
+    assert run(notes, index, embedder) == Built(3, 4, embedded=0, reread=1, skipped=0, written=True)
+    assert embedder.counted == embedder.embedded == []
     assert run(notes, index).reread == 0
 
 

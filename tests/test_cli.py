@@ -664,6 +664,16 @@ def test_the_evidence_is_on_the_screen_before_the_first_token(cli: RunCli, notes
     assert "80 degrees for two minutes. [1]" in terminal.screen
 
 
+def test_the_evidence_comes_first_in_a_pipe_too(cli: RunCli, notes: Path) -> None:
+    cli("index", cwd=notes)
+    with held_endpoint(after="Green tea is brewed at 80 degrees for two minutes.") as endpoint:
+        env = {"STUDYRAG_GENERATOR": endpoint.generator}
+        with Running("ask", "How is green tea brewed?", cwd=notes, env=env) as asked:
+            asked.wait_for("out", "Reading:\n  tea.md:6-8 › Green tea\n")
+            endpoint.release.set()
+            assert asked.finish().code == 0
+
+
 def test_tokens_are_shown_as_they_come(cli: RunCli, notes: Path) -> None:
     """From the first sentence on that the notes support."""
     cli("index", cwd=notes)

@@ -534,15 +534,16 @@ def test_a_note_cannot_make_yaml_run_code(library: Library) -> None:
 
 
 def test_escape_sequences_of_a_model_do_not_reach_the_terminal(quiet_library: Library) -> None:
-    with saying(
-        "\x1b[2J\x1b]0;owned\x07Green tea \x1b[31mis brewed\x9b5m at 80 degrees\u202e for two minutes."
-    ) as endpoint:
+    reply = (
+        "Green tea is brewed at 80 degrees for two minutes. \x1b[2J\x1b]0;owned\x07Hot \x1b[31mtea\x9b5m burns\u202e."
+    )
+    with saying(reply) as endpoint:
         env = {"STUDYRAG_GENERATOR": endpoint.generator}
-        for flags in ([], ["--json"], ["--strict", "--trace"]):
+        for flags in ([], ["--json"], ["--trace"]):
             ran = run("ask", "green tea", *flags, cwd=quiet_library.folder, env=env)
             assert ran.code == 0, ran
+            assert "burns" in ran.out
             assert_plain(ran.out, ran.err)
-    assert len(endpoint.bodies) == 3
 
 
 def test_an_endpoint_that_is_not_there_is_an_error_with_its_fix(quiet_library: Library) -> None:

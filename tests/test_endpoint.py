@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from stub_endpoint import Stub, event, running_stub, words
+from tests.stub_endpoint import Stub, event, running_stub, words
 from studyrag.endpoint import OpenAICompatible, estimate_tokens
 from studyrag.errors import GenerationFailed, Misuse
 from studyrag.llama import LlamaCpp

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stub_endpoint import running_stub
+from tests.stub_endpoint import running_stub
 from studyrag.endpoint import OpenAICompatible
 from studyrag.errors import GenerationFailed, Misuse
 from studyrag.generating import EchoGenerator, first_sentence, open_generator, passages_in

@@ -185,6 +185,13 @@ def test_a_large_file_is_checked_in_full_on_demand_only(folder: Path, monkeypatc
         Index(folder, check_all=True)
 
 
+def test_the_size_of_a_large_file_is_checked_on_every_open(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index_module, "CHECKED_BYTES", 10)
+    truncate(generation(folder) / "vectors.faiss")
+    with pytest.raises(IndexDamaged, match=r"vectors\.faiss"):
+        Index(folder)
+
+
 def test_damage_that_the_open_did_not_see_is_an_error_when_it_is_read(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

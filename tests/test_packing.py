@@ -72,7 +72,8 @@ def test_a_hit_grows_to_its_whole_section_heading_included() -> None:
 def test_a_section_beyond_half_the_budget_is_not_grown_to() -> None:
     shelf = Shelf(a=LONG)
     chunk = shelf.chunks["a.md"][2]
-    context = shelf.pack([chunk], budget=120)
+    whole = words(shelf.text_of(shelf.section_of(chunk)))
+    context = shelf.pack([chunk], budget=whole + 10)
     assert [passage.text for passage in context.passages] == [chunk.text]
 
 

@@ -67,6 +67,7 @@ def test_no_text_is_lost_but_headings_table_rules_and_list_markers(text: str) ->
         ("An array x.shape of 3. of them", ["An array x.shape of 3. of them"]),
         ("$$E = mc^2$$ is energy. It is old.", ["$$E = mc^2$$ is energy.", "It is old."]),
         ("Use it. ```x. Y``` does. Foo.", ["Use it.", "```x. Y``` does.", "Foo."]),
+        ("```x. Y``` does. Foo.", ["```x. Y``` does.", "Foo."]),
         ("**Bold.** *Also.* Plain.", ["**Bold.**", "*Also.*", "Plain."]),
         ("Wait... What?", ["Wait...", "What?"]),
         ("Zeile eins. Über uns.", ["Zeile eins.", "Über uns."]),
@@ -152,6 +153,7 @@ _answers = st.lists(
                 "```python\nx = 1. Y\n\n# no. No\n```",
                 "$$\nx. Y\n= z\n$$",
                 "It costs $5. Then $6. Done.",
+                "Use it. ```x. Y``` does. Foo.",
                 r"So \(a. B\) and \[c. D\] hold. Fig. 2 shows it.",
                 '"Quoted." (In brackets.) **Bold.** End.',
             ]
@@ -200,6 +202,12 @@ def test_the_head_is_what_has_come_of_the_next_sentence_to_be_finished() -> None
     assert stream.head() == "It costs $5. "
     stream.feed(" more$.\nAnd")
     assert stream.head() == "And"
+
+
+def test_what_is_never_closed_delays_sentences_no_longer_than_its_paragraph() -> None:
+    stream = SentenceStream()
+    assert stream.feed("It opens \\(b. And goes on.\n") == []
+    assert stream.feed("\nNext. M") == ["It opens \\(b. ", "And goes on.\n\n", "Next. "]
 
 
 def test_a_lone_dollar_delays_sentences_no_longer_than_its_line() -> None:

@@ -24,8 +24,11 @@ from studyrag.protocols import Embedder, Progress, no_progress
 if TYPE_CHECKING:
     from studyrag.protocols import Vectors
 
-BATCH_TOKENS = 4096
-"""Padded tokens in one call of the model: bounds memory, and keeps short texts in large batches."""
+BATCH_TOKENS = 512
+"""Padded tokens in one call of the model: short texts share a batch, and what a batch computes stays in the cache.
+
+Chunks a second of processor time, MiniLM, 177 tokens a chunk: 16.5 at 512, 15.2 at 1024, 14.5 at 2048, 13.2 at 4096.
+"""
 
 
 class OnnxEmbedder:
@@ -221,25 +224,35 @@ _WORD = re.compile(r"\w+|[^\w\s]")
 def embed_whole(embedder: Embedder, texts: Sequence[str], *, progress: Progress = no_progress) -> Vectors:
     """(n, dim) unit rows that stand for the whole of each text, whatever its length.
 
-    A text beyond the window is cut into windows at line ends; its vector is the normalised mean of theirs.
+    The vector of a text beyond the window is the normalised mean of its windows' vectors.
     """
     vectors = np.zeros((len(texts), embedder.dim), dtype=np.float32)
     order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
     for at in range(0, len(order), 64):
         rows = order[at : at + 64]
-        counts = embedder.count_tokens([texts[row] for row in rows])
-        vectors[rows] = embedder.embed([texts[row] for row in rows])
-        for row, count in zip(rows, counts, strict=True):
-            if count > embedder.max_tokens:
-                vectors[row] = _mean_of_windows(embedder, texts[row], count)
+        cut = windows([texts[row] for row in rows], embedder)
+        parts = iter(embedder.embed([window for of_one in cut for window in of_one]))
+        for row, of_one in zip(rows, cut, strict=True):
+            vectors[row] = _unit_mean([next(parts) for _ in of_one])
         progress("embedding", min(at + 64, len(order)), len(order))
     return vectors
 
 
-def _mean_of_windows(embedder: Embedder, text: str, tokens: int) -> Vectors:
-    width = max(1, len(text) * (embedder.max_tokens - 8) // (tokens * 5 // 4))
-    windows = [text[at : at + width] for at in range(0, len(text), width)]
-    mean = embedder.embed([window for window in windows if window.strip()]).mean(axis=0)
+def windows(texts: Sequence[str], embedder: Embedder) -> list[list[str]]:
+    """Each text as what the model can read at once: itself, or runs of it that leave nothing out."""
+    limit = embedder.max_tokens
+    found = []
+    for text, tokens in zip(texts, embedder.count_tokens(texts), strict=True):
+        width = len(text) if tokens <= limit else max(1, len(text) * (limit - 8) // (tokens * 5 // 4))
+        parts = [text[at : at + width] for at in range(0, len(text), max(1, width))]
+        found.append([part for part in parts if part.strip()] or [text])
+    return found
+
+
+def _unit_mean(parts: Sequence[Vectors]) -> Vectors:
+    if len(parts) == 1:
+        return parts[0]
+    mean = np.mean(parts, axis=0)
     length = float(np.linalg.norm(mean))
     unit: Vectors = (mean / length if length else mean).astype(np.float32)
     return unit
