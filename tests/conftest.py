@@ -122,7 +122,8 @@ def cli(tmp_path: Path) -> RunCli:
 
 def cli_environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
     """The environment of a command under test: fakes, no network, no settings of the person who runs the tests."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("STUDYRAG_")}
+    unwanted = ("STUDYRAG_", "PYTHONUNBUFFERED")  # unbuffered output would hide a missing flush
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(unwanted)}
     cache = {"STUDYRAG_CACHE": os.environ["STUDYRAG_CACHE"]} if "STUDYRAG_CACHE" in os.environ else {}
     fakes = {"STUDYRAG_EMBEDDER": "hash", "STUDYRAG_GENERATOR": "fake", "STUDYRAG_MIN_COVERAGE": "0"}
     return {**kept, **cache, **fakes, "STUDYRAG_OFFLINE": "1", "PYTHONWARNINGS": "error", **(more or {})}

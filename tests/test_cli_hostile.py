@@ -534,9 +534,7 @@ def test_a_note_cannot_make_yaml_run_code(library: Library) -> None:
 
 
 def test_escape_sequences_of_a_model_do_not_reach_the_terminal(quiet_library: Library) -> None:
-    reply = (
-        "Green tea is brewed at 80 degrees for two minutes. \x1b[2J\x1b]0;owned\x07Hot \x1b[31mtea\x9b5m burns\u202e."
-    )
+    reply = "Green tea is brewed at 80 degrees for two minutes. Then \x1b[2J\x1b]0;owned\x07Hot \x1b[31mtea\x9b5m burns\u202e."
     with saying(reply) as endpoint:
         env = {"STUDYRAG_GENERATOR": endpoint.generator}
         for flags in ([], ["--json"], ["--trace"]):
@@ -708,6 +706,10 @@ def _empty(path: Path) -> None:
     path.write_bytes(b"")
 
 
+def _lie(manifest: Path) -> None:
+    manifest.write_text(manifest.read_text().replace('"notes": 2', '"notes": 9'))
+
+
 def _file(index: Path, name: str) -> Path:
     return index / name if name == "CURRENT" else index / (index / "CURRENT").read_text().strip() / name
 
@@ -747,7 +749,7 @@ def test_every_command_refuses_a_damaged_index_and_the_fix_mends_it(
     assert_still_answers(quiet_library.folder, env)
 
 
-def test_an_index_with_an_empty_or_missing_file_is_refused(
+def test_an_index_with_an_empty_missing_or_edited_file_is_refused(
     quiet_library: Library, spoiled: tuple[Path, dict[str, str]]
 ) -> None:
     index, env = spoiled
@@ -755,6 +757,7 @@ def test_an_index_with_an_empty_or_missing_file_is_refused(
         ("CURRENT", _empty),
         ("manifest.json", _empty),
         ("manifest.json", Path.unlink),
+        ("manifest.json", _lie),
         ("notes.sqlite", _empty),
         ("notes.sqlite", Path.unlink),
         ("postings.rows.npy", Path.unlink),

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.stub_endpoint import Stub, event, running_stub, words
 from studyrag.endpoint import OpenAICompatible, estimate_tokens
 from studyrag.errors import GenerationFailed, Misuse
 from studyrag.llama import LlamaCpp
 from studyrag.records import Message
+from tests.stub_endpoint import Stub, event, running_stub, words
 
 MESSAGES = [Message("system", "Be brief."), Message("user", "What is a mean?")]
 KEY = "sk-very-secret"

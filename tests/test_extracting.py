@@ -57,16 +57,55 @@ def test_a_sentence_over_two_lines_is_joined_and_cited_with_both(minilm: OnnxEmb
     assert (citations[number - 1].first_line, citations[number - 1].last_line) == (7, 8)
 
 
-def test_every_sentence_is_verbatim_supported_and_cited_in_order() -> None:
-    sentences, citations = run("bicycle chain oiled kilometres green tea", [TEA, BIKES])
-    assert 1 < len(sentences) <= MOST_SENTENCES
-    assert [sentence.citations for sentence in sentences] == [(at,) for at in range(1, len(sentences) + 1)]
-    assert [citation.number for citation in citations] == list(range(1, len(citations) + 1))
-    places = [(citation.note_id != "tea.md", citation.first_line) for citation in citations]
-    assert places == sorted(places)
-    for sentence, citation in zip(sentences, citations, strict=True):
-        assert sentence.supported is True
-        assert " ".join(sentence.text.split()) in " ".join(citation.quote.split())
+FIVE = passage(
+    "The kettle boils cold water.\n\n"
+    "The oven bakes fresh bread slowly.\n\n"
+    "The kettle then boils more water. What does the kettle boil for everyone?\n\n"
+    "The kettle always boils water twice.\n\n"
+    "The oven cools down over night.\n",
+    headings=("Kitchen",),
+)
+
+
+def test_the_answer_is_a_run_of_neighbours_of_one_passage_in_reading_order() -> None:
+    for question in ("kettle water", "oven", "bread kettle", "night kettle boils water"):
+        sentences, citations = run(question, [FIVE, BIKES])
+        assert 1 <= len(sentences) <= MOST_SENTENCES
+        assert len({citation.note_id for citation in citations}) == 1
+        said = " ".join(sentence.text.strip() for sentence in sentences)
+        prose = " ".join(FIVE.text.split())
+        assert said in prose
+        assert [citation.first_line for citation in citations] == sorted(citation.first_line for citation in citations)
+
+
+def test_a_run_never_goes_on_in_another_passage() -> None:
+    one = passage("The kettle boils cold water.", 1, note_id="a.md")
+    two = passage("What does it boil?\n\nThe kettle boils cold water twice.", 2, note_id="b.md")
+    assert len(run("kettle boils cold water twice", [one, two])[0]) == 1
+
+
+def test_every_sentence_is_verbatim_supported_and_cited_with_its_lines() -> None:
+    for question in ("green tea degrees boiled", "bicycle chain", "oven bread"):
+        sentences, citations = run(question, [TEA, BIKES, FIVE])
+        assert [sentence.citations for sentence in sentences] == [(at,) for at in range(1, len(sentences) + 1)]
+        assert [citation.number for citation in citations] == list(range(1, len(citations) + 1))
+        for sentence, citation in zip(sentences, citations, strict=True):
+            assert sentence.supported is True
+            assert " ".join(sentence.text.split()) in " ".join(citation.quote.split())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "What does the kettle boil for everyone?",
+        "**Does the kettle boil water for everyone?**",
+        "The kettle boils the water as follows:",
+        "[The kettle boils water for everyone](kettle.md)",
+        "![The kettle boils water for everyone](kettle.png)",
+    ],
+)
+def test_questions_lead_ins_and_links_are_no_answers(text: str) -> None:
+    assert run("kettle boil water everyone", [passage(text)]) == ((), ())
 
 
 def test_a_table_row_may_answer_and_code_may_not() -> None:

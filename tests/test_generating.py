@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.stub_endpoint import running_stub
 from studyrag.endpoint import OpenAICompatible
 from studyrag.errors import GenerationFailed, Misuse
 from studyrag.generating import EchoGenerator, first_sentence, open_generator, passages_in
 from studyrag.llama import LlamaCpp
 from studyrag.records import Message
+from tests.stub_endpoint import running_stub
 
 if TYPE_CHECKING:
     from studyrag.protocols import Generator

@@ -227,7 +227,7 @@ def test_a_cut_file_is_refused_before_llama_cpp_sees_it(
 
 
 def test_what_llama_cpp_cannot_load_is_damaged(tmp_path: Path) -> None:
-    from test_gguf import gguf
+    from tests.test_gguf import gguf
 
     path = tmp_path / "toy.gguf"
     path.write_bytes(gguf(tensor_bytes=32))
@@ -236,7 +236,7 @@ def test_what_llama_cpp_cannot_load_is_damaged(tmp_path: Path) -> None:
 
 
 def test_no_chat_template(tmp_path: Path) -> None:
-    from test_gguf import gguf
+    from tests.test_gguf import gguf
 
     path = tmp_path / "base.gguf"
     path.write_bytes(gguf(tensor_bytes=32, template=""))

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from studyrag.errors import NotesError
 from studyrag.reading import (
+    MAX_HEADING_CHARS,
     NoteFile,
     clean_heading,
     find_notes,
@@ -332,6 +333,12 @@ def test_each_construct_is_one_block_of_its_kind(text: str, kind: BlockKind) -> 
 )
 def test_headings_are_read_without_their_markup(markup: str, plain: str) -> None:
     assert clean_heading(markup) == plain
+
+
+def test_an_endless_heading_is_cut_so_that_chunks_below_it_have_room() -> None:
+    made = note("# " + "very " * 1000 + "\n\nText.\n")
+    assert len(made.sections[0].headings[0]) <= MAX_HEADING_CHARS
+    assert made.title == made.sections[0].headings[0]
 
 
 @given(markdown)
