@@ -1,8 +1,8 @@
 """Each sentence of an answer to the lines of the notes that support it, or to none.
 
 Never trusts markers the model wrote. A sentence is supported when one unit of a passage (or two neighbours) holds
-enough of the weight of its terms, means nearly the same by embedding, holds all its numbers, and does not differ from
-it in a negation. The thresholds are a trial's; docs/log.md has how they were found.
+enough of the weight of its terms, means nearly the same by embedding, holds all its numbers, and negates
+where the sentence does. The thresholds are a trial's; docs/log.md has how they were found.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class Attributor:
         return self._windows[max(scored)[2]] if scored else None
 
     def _agrees(self, claim: str, window: _Window) -> bool:
-        """Every number of the claim stands in the window or the question, and both negate or neither does."""
+        """Every number of the claim stands in the window or the question, and a claim that negates has a window that does."""
         held = frozenset(_NUMBER.findall(_digits(window.text)))
         if not frozenset(_NUMBER.findall(_digits(claim))) <= held | self._asked:
             return False
