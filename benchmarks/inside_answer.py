@@ -1,10 +1,10 @@
 """Answers against llama.cpp's own prefill and decode of the same tokens, in one process, in turns.
 
 Run in the workspace: ``python inside_answer.py ROUNDS MODEL.gguf QUESTIONS.json``. Prints seconds and tokens a second
-as JSON. Ours is the whole way from the question to the first piece that can be shown, and from there to the end of the
-answer, attribution included; llama.cpp's is the bare decode of that prompt in full batches, and of those same answer
-tokens one by one, each followed by sampling. Same threads, context and batch; no token of the prompt is kept from the
-turn before.
+as JSON. Ours is the whole way from the question to the answer's first token (retrieval, packing and grading included),
+and from there to the end of the answer, attribution included; llama.cpp's is the bare decode of that prompt in full
+batches, and of those same answer tokens one by one, each followed by sampling. Same threads, context and batch; no
+token of the prompt is kept from the turn before.
 """
 
 from __future__ import annotations
@@ -27,10 +27,11 @@ from studyrag.settings import load_settings
 
 
 class Recorder(LlamaCpp):
-    """The generator, keeping the token ids of its last prompt and reply."""
+    """The generator, keeping the token ids of its last prompt and reply, and when the reply's first was there."""
 
     prompt: list[int]
     reply: list[int]
+    first_at: float
 
     def stream(self, messages: Sequence[Message], *, max_tokens: int) -> Iterator[str]:
         self.prompt = [token for block in self._blocks(messages) for token in block]
@@ -44,6 +45,8 @@ class Recorder(LlamaCpp):
 
         def keeping(sampler: Any) -> int:
             token = sample(sampler)
+            if not self.reply:
+                self.first_at = time.perf_counter()
             self.reply.append(token)
             return token
 
@@ -57,10 +60,11 @@ class Recorder(LlamaCpp):
 
 @dataclass(frozen=True, slots=True)
 class Timed:
-    """Seconds from the question to the evidence list, the first token and the end."""
+    """Seconds from the question to the evidence list, the first token, the first text on screen, and the end."""
 
     evidence: float
     first_token: float
+    shown: float
     end: float
 
 
@@ -72,24 +76,26 @@ def main(rounds: int, model: Path, questions: list[str]) -> None:
     bare = NativeModel(model, context_tokens=window, threads=threads)
     assistant = Assistant(settings, open_embedder(settings), ours)
     taken: dict[str, list[float]] = {
-        name: [] for name in ("evidence", "first_token", "prefill", "decode", "bare_decode", "prompt_tokens", "tokens")
+        name: []
+        for name in ("evidence", "first_token", "shown", "prefill", "decode", "bare_decode", "prompt_tokens", "tokens")
     }
     warmed = False
     for question in questions:
         ours.forget()
-        timed = _ask(assistant, question)
+        timed = _ask(assistant, ours, question)
         if timed is None or len(ours.reply) < 8:
             continue
         prefill, decode = _bare(bare, ours.prompt, ours.reply)
         if not warmed:
             warmed = True  # the first pair reads the model's file and is not counted
             ours.forget()
-            timed = _ask(assistant, question)
+            timed = _ask(assistant, ours, question)
             assert timed is not None
             prefill, decode = _bare(bare, ours.prompt, ours.reply)
         steps = len(ours.reply) - 1
         taken["evidence"].append(timed.evidence)
         taken["first_token"].append(timed.first_token)
+        taken["shown"].append(timed.shown)
         taken["prefill"].append(prefill)
         taken["decode"].append(steps / (timed.end - timed.first_token))
         taken["bare_decode"].append(steps / decode)
@@ -100,19 +106,19 @@ def main(rounds: int, model: Path, questions: list[str]) -> None:
     print(json.dumps(taken | {"threads": threads}))
 
 
-def _ask(assistant: Assistant, question: str) -> Timed | None:
+def _ask(assistant: Assistant, ours: Recorder, question: str) -> Timed | None:
     """None for an abstention."""
     started = time.perf_counter()
-    evidence = first = end = 0.0
+    evidence = shown = end = 0.0
     for event in assistant.ask(question):
         now = time.perf_counter() - started
         if isinstance(event, Reading):
             evidence = now
         elif isinstance(event, Piece):
-            first = first or now
+            shown = shown or now
         elif isinstance(event, Answered):
             end = now
-    return Timed(evidence, first, end) if first else None
+    return Timed(evidence, ours.first_at - started, shown, end) if shown else None
 
 
 def _bare(native: NativeModel, prompt: Sequence[int], reply: Sequence[int]) -> tuple[float, float]:

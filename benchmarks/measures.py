@@ -113,6 +113,8 @@ def answer(plan: Plan) -> list[Row]:
     return [
         ratio("answer, time to first token", sample["first_token"], ("llama.cpp's prefill", sample["prefill"]), "s",
               Bar(1.1, "×"), note=prompt),
+        ratio("answer, first text on screen", sample["shown"], ("llama.cpp's prefill", sample["prefill"]), "s", None,
+              note="held until a sentence stands on the notes"),
         ratio("answer, decode rate", sample["decode"], ("llama.cpp's own", sample["bare_decode"]), "tokens/s",
               Bar(0.95, "×", at_least=True), note=reply),
         ratio("answer, evidence list", sample["evidence"], ("the first token", sample["first_token"]), "s",

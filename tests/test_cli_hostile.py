@@ -355,12 +355,12 @@ SLOW_TO_PARSE = {
     "open_fences": "```\n" * 20_001,
     "open_maths": "$$\n" * 20_001,
     "wide_table": "|" * 5_000 + "\n" + "|-" * 5_000 + "\n" + "|a" * 5_000,
-    "heading_of_links": "# " + "![[" * 30_000 + "\n\ntext",
-    "heading_of_stars": "# " + "*a" * 30_000 + "\n\ntext",
-    "links": "](" * 30_000,
-    "maths": "\\(" * 30_000,
-    "capitals": "ABCDEF" * 10_000,
-    "brackets": "[" * 30_000,
+    "heading_of_links": "# " + "![[" * 100_000 + "\n\ntext",
+    "heading_of_stars": "# " + "*a" * 100_000 + "\n\ntext",
+    "links": "```\n" + "](" * 100_000 + "\n```",  # a fence is never cut, so all of it is one chunk
+    "maths": "```\n" + "\\(" * 100_000 + "\n```",
+    "capitals": "```\n" + "ABCDEF" * 30_000 + "\n```",
+    "brackets": "```\n" + "[" * 100_000 + "\n```",
     "dollars": "$a" * 3_000,
     "yaml_depth": "---\na: " + "[" * 8_000 + "]" * 8_000 + "\n---\ntext",
     "yaml_number": "---\nn: " + "9" * 9_000 + "\n---\ntext",
@@ -368,7 +368,7 @@ SLOW_TO_PARSE = {
 
 
 def test_notes_made_to_be_slow_are_read_all_the_same(tmp_path: Path) -> None:
-    """Each took minutes, or would take a stack overflow, in a parser that backtracks or recurses."""
+    """Each takes hours, or overflows the stack, in a parser that backtracks or recurses."""
     made = _library(tmp_path, {**FACTS, **{f"{name}.md": f"{text}\n" for name, text in SLOW_TO_PARSE.items()}})
     ran = run("index", cwd=made.folder)
     assert ran.code == 0, ran
@@ -534,7 +534,8 @@ def test_a_note_cannot_make_yaml_run_code(library: Library) -> None:
 
 
 def test_escape_sequences_of_a_model_do_not_reach_the_terminal(quiet_library: Library) -> None:
-    reply = "Green tea is brewed at 80 degrees for two minutes. Then \x1b[2J\x1b]0;owned\x07Hot \x1b[31mtea\x9b5m burns\u202e."
+    reply = "Green tea is brewed at 80 degrees for two minutes. "
+    reply += "Then \x1b[2J\x1b]0;owned\x07Hot \x1b[31mtea\x9b5m burns\u202e."
     with saying(reply) as endpoint:
         env = {"STUDYRAG_GENERATOR": endpoint.generator}
         for flags in ([], ["--json"], ["--trace"]):

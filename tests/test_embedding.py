@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from studyrag.embedding import HashEmbedder, OnnxEmbedder, embed_whole, open_embedder
+from studyrag.embedding import HashEmbedder, OnnxEmbedder, embed_whole, open_embedder, windows
 from studyrag.errors import ModelDamaged
 from studyrag.protocols import Embedder
 
@@ -181,6 +181,14 @@ def test_all_of_a_long_text_reaches_its_vector(embedder: Embedder) -> None:
     assert not close(start, end)
     assert start @ tea > end @ tea
     np.testing.assert_allclose(np.linalg.norm([start, end], axis=1), 1, atol=1e-5)
+
+
+def test_windows_leave_nothing_out_and_cut_only_what_is_too_long(embedder: Embedder) -> None:
+    long = "green tea is hot. " * embedder.max_tokens
+    fits, cut, empty = windows(["green tea", long, ""], embedder)
+    assert (fits, empty) == (["green tea"], [""])
+    assert "".join(cut) == long
+    assert max(embedder.count_tokens(cut)) <= embedder.max_tokens
 
 
 def test_progress_ends_at_the_number_of_texts() -> None:

@@ -101,6 +101,13 @@ def test_everything_that_was_saved_comes_back(folder: Path) -> None:
     assert index.stamps() == {"a/tea.md": (1, 2**62, 3), "bikes.md": (1, 2**62, 3), "bad.md": (4, 5, 6)}
 
 
+def test_terms_like_are_those_of_that_initial_and_length(folder: Path) -> None:
+    terms = Index(folder).terms()
+    for initial in {term[0] for term in terms} | {"ß"}:
+        wanted = sorted(term for term in terms if term[0] == initial and 3 <= len(term) <= 5)
+        assert Index(folder).terms_like(initial, shortest=3, longest=5) == wanted
+
+
 def test_chunks_come_in_the_order_asked_for_also_by_the_thousand(folder: Path) -> None:
     rows, chunks = [2, 0, 1] * 700, contents().chunks
     assert Index(folder).chunks(rows) == [chunks[row] for row in rows]

@@ -105,7 +105,7 @@ class Attributor:
         return self._windows[max(scored)[2]] if scored else None
 
     def _agrees(self, claim: str, window: _Window) -> bool:
-        """Every number of the claim stands in the window or the question, and a claim that negates has a window that does."""
+        """Every number of the claim is in the window or the question; where the claim negates, the window does too."""
         held = frozenset(_NUMBER.findall(_digits(window.text)))
         if not frozenset(_NUMBER.findall(_digits(claim))) <= held | self._asked:
             return False
