@@ -61,6 +61,7 @@ format: $(BIN)/.ready-dev
 	$(BIN)/ruff check --fix .
 
 bench: setup-test
+	@$(BIN)/studyrag models pull qwen2.5-coder-1.5b-instruct --yes
 	$(BIN)/python benchmarks/speed.py
 
 clean:
