@@ -55,6 +55,7 @@ check: setup-test
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
+	$(BIN)/python evals/shipped_notes.py
 
 format: $(BIN)/.ready-dev
 	$(BIN)/ruff format .

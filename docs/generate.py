@@ -1,14 +1,20 @@
-"""Writes docs/cli.md and docs/settings.md from the program itself: ``.venv/bin/python docs/generate.py``.
+"""Writes what other files already say: ``.venv/bin/python docs/generate.py``.
 
-A test fails when either file is stale.
+docs/cli.md and docs/settings.md come from the program itself, the lists in corpus/README.md and in its folders'
+README.md from the front matter of the notes. A test fails when any of them is stale.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
+CORPUS = HERE.parent / "corpus"
 
 
 def cli_page() -> str:
@@ -68,8 +74,178 @@ def settings_page() -> str:
     return "\n".join(lines) + "\n"
 
 
-PAGES = {"cli.md": cli_page, "settings.md": settings_page}
+@dataclass(frozen=True)
+class Entry:
+    """A shipped note's front matter."""
+
+    path: str
+    title: str
+    level: str
+    phase: int
+    hours: float
+    roles: tuple[str, ...]
+    prerequisites: tuple[str, ...]
+    last_24h: tuple[str, ...]
+
+
+@cache
+def entries() -> tuple[Entry, ...]:
+    """All shipped notes in the order of study: by phase, and within a phase after what they stand on."""
+    import yaml
+
+    found = []
+    for file in CORPUS.glob("*/*.md"):
+        matter = file.read_text(encoding="utf-8").split("---\n", 2)[1]
+        if file.name != "README.md":
+            meta = yaml.safe_load(matter)
+            lists = {name: tuple(meta[name]) for name in ("roles", "prerequisites", "last_24h")}
+            found.append(Entry(*(meta[name] for name in ("path", "title", "level", "phase", "hours")), **lists))
+    ordered: list[Entry] = []
+    waiting = sorted(found, key=lambda entry: (entry.phase, entry.path))
+    while waiting:
+        done = {entry.path for entry in ordered}
+        ready = [entry for entry in waiting if set(entry.prerequisites) <= done]
+        ordered.append(min(ready or waiting, key=lambda entry: (entry.phase, waiting.index(entry))))
+        waiting.remove(ordered[-1])
+    return tuple(ordered)
+
+
+PHASES = {
+    1: "Foundations",
+    2: "Classical machine learning",
+    3: "Deep learning",
+    4: "Transformers and LLMs",
+    5: "ML systems",
+    6: "Domains and applied generative AI",
+    7: "Interview craft",
+}
+ROLES = {
+    "research": "Research scientist",
+    "ml_engineer": "ML engineer",
+    "applied_scientist": "Applied scientist",
+    "llm_genai": "LLM / generative AI engineer",
+}
+TIERS = {"must": "Must know cold", "should": "Should know", "system": "System design", "domain": "By domain"}
+HOURS_A_WEEK = 12
+
+
+def _link(entry: Entry, *, folder: str = "") -> str:
+    return f"[{entry.title}]({entry.path.removeprefix(folder)})"
+
+
+def _hours(chosen: list[Entry]) -> str:
+    return f"{sum(entry.hours for entry in chosen):g}"
+
+
+def roadmap() -> str:
+    """Phases as a mermaid graph: an arrow where a note of one stands on a note of the other."""
+    phase_of = {entry.path: entry.phase for entry in entries()}
+    lines = ["```mermaid", "graph LR"]
+    for phase, name in PHASES.items():
+        chosen = [entry for entry in entries() if entry.phase == phase]
+        lines.append(f'    P{phase}["{phase}. {name}<br/>{len(chosen)} notes, {_hours(chosen)} h"]')
+    arrows = {
+        (phase_of[other], entry.phase)
+        for entry in entries()
+        for other in entry.prerequisites
+        if phase_of[other] != entry.phase
+    }
+    lines += [f"    P{one} --> P{two}" for one, two in sorted(arrows)]
+    return "\n".join([*lines, "```"])
+
+
+def study_order() -> str:
+    """One table a phase, each note after its prerequisites."""
+    lines = []
+    for phase, name in PHASES.items():
+        chosen = [entry for entry in entries() if entry.phase == phase]
+        lines += [f"### Phase {phase}: {name} ({_hours(chosen)} hours)", ""]
+        lines += ["| note | level | hours |", "| --- | --- | --- |"]
+        lines += [f"| {_link(entry)} | {entry.level} | {entry.hours:g} |" for entry in chosen]
+        lines.append("")
+    weeks = sum(entry.hours for entry in entries()) / HOURS_A_WEEK
+    lines.append(f"In all {_hours(list(entries()))} hours: {weeks:.0f} weeks at {HOURS_A_WEEK} hours a week.")
+    return "\n".join(lines)
+
+
+def role_paths() -> str:
+    """The notes of each role in the order of study."""
+    lines = []
+    for role, name in ROLES.items():
+        chosen = [entry for entry in entries() if role in entry.roles]
+        lines += [f"### {name} ({len(chosen)} notes, {_hours(chosen)} hours)", ""]
+        for phase, title in PHASES.items():
+            links = ", ".join(_link(entry) for entry in chosen if entry.phase == phase)
+            if links:
+                lines.append(f"{phase}. {title}: {links}")
+        lines.append("")
+    return "\n".join(lines).rstrip()
+
+
+def last_day() -> str:
+    """The revision list of the last 24 hours, by tier."""
+    lines = []
+    for tier, name in TIERS.items():
+        lines += [f"### {name}", ""]
+        for entry in entries():
+            for item in entry.last_24h:
+                kind, _colon, what = item.partition(": ")
+                if kind == tier:
+                    lines.append(f"- [ ] {what} ({_link(entry)})")
+        lines.append("")
+    return "\n".join(lines).rstrip()
+
+
+LISTS: dict[str, Callable[[], str]] = {
+    "roadmap": roadmap,
+    "order": study_order,
+    "roles": role_paths,
+    "last-24h": last_day,
+}
+
+
+def corpus_page() -> str:
+    """corpus/README.md: its own words, with the lists between their markers written anew."""
+
+    def fresh(match: re.Match[str]) -> str:
+        return f"{match[1]}\n\n{LISTS[match[2]]()}\n\n{match[3]}"
+
+    text = (CORPUS / "README.md").read_text(encoding="utf-8")
+    return re.sub(r"(<!-- list: ([\w-]+) -->).*?(<!-- end -->)", fresh, text, flags=re.DOTALL)
+
+
+def folder_page(folder: str) -> str:
+    """A folder's README.md: its notes in the order of study with what each stands on."""
+    chosen = [entry for entry in entries() if entry.path.startswith(folder + "/")]
+    by_path = {entry.path: entry for entry in entries()}
+    number, _underscore, name = folder.partition("_")
+    lines = [
+        f"# {name.replace('_', ' ')}",
+        "",
+        f"Generated by `docs/generate.py` from the notes' front matter; do not edit. Folder {number} of the"
+        f" [study notes](../README.md): {len(chosen)} notes, {_hours(chosen)} hours.",
+        "",
+        "| note | level | phase | hours | read first |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for entry in chosen:
+        before = ", ".join(f"[{by_path[path].title}](../{path})" for path in entry.prerequisites) or "nothing"
+        link = _link(entry, folder=folder + "/")
+        lines.append(f"| {link} | {entry.level} | {entry.phase} | {entry.hours:g} | {before} |")
+    return "\n".join(lines) + "\n"
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "docs/cli.md": cli_page,
+    "docs/settings.md": settings_page,
+    "corpus/README.md": corpus_page,
+    **{
+        f"corpus/{folder.name}/README.md": partial(folder_page, folder.name)
+        for folder in sorted(CORPUS.iterdir())
+        if folder.is_dir()
+    },
+}
 
 if __name__ == "__main__":
     for name, page in PAGES.items():
-        (HERE / name).write_text(page(), encoding="utf-8")
+        (HERE.parent / name).write_text(page(), encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import socket
@@ -10,6 +11,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -24,6 +26,16 @@ settings.load_profile("studyrag")
 
 REPOSITORY = Path(__file__).parents[1]
 _LOCAL = ("127.0.0.1", "::1", "localhost")
+
+
+def load_script(path: str) -> ModuleType:
+    """A script of the repository that is in no package, as a module."""
+    name = Path(path).stem
+    spec = importlib.util.spec_from_file_location(name, REPOSITORY / path)
+    assert spec is not None and spec.loader is not None
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(autouse=True)

@@ -357,10 +357,10 @@ SLOW_TO_PARSE = {
     "wide_table": "|" * 5_000 + "\n" + "|-" * 5_000 + "\n" + "|a" * 5_000,
     "heading_of_links": "# " + "![[" * 100_000 + "\n\ntext",
     "heading_of_stars": "# " + "*a" * 100_000 + "\n\ntext",
-    "links": "```\n" + "](" * 100_000 + "\n```",  # a fence is never cut, so all of it is one chunk
-    "maths": "```\n" + "\\(" * 100_000 + "\n```",
+    "links": "```\n" + "](x" * 70_000 + "\n```",  # a fence is never cut, so all of it is one chunk
+    "maths": "```\n" + "\\(x" * 70_000 + "\n```",
     "capitals": "```\n" + "ABCDEF" * 30_000 + "\n```",
-    "brackets": "```\n" + "[" * 100_000 + "\n```",
+    "brackets": "```\n" + "[x" * 70_000 + "\n```",
     "dollars": "$a" * 3_000,
     "yaml_depth": "---\na: " + "[" * 8_000 + "]" * 8_000 + "\n---\ntext",
     "yaml_number": "---\nn: " + "9" * 9_000 + "\n---\ntext",

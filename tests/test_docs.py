@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import shlex
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
-from tests.conftest import REPOSITORY, RunCli
+from tests.conftest import REPOSITORY, RunCli, load_script
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 COMMANDS = [
@@ -21,12 +19,7 @@ COMMANDS = [
 ]
 
 
-def _generator() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("generate", REPOSITORY / "docs" / "generate.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+PAGES = load_script("docs/generate.py").PAGES
 
 
 def test_the_readme_names_enough_commands_to_be_worth_running() -> None:
@@ -42,10 +35,9 @@ def test_every_command_of_the_readme_runs_in_order(cli: RunCli, notes: Path) -> 
         assert done.out.strip() or done.err.strip(), command
 
 
-@pytest.mark.parametrize("page", ["cli.md", "settings.md"])
+@pytest.mark.parametrize("page", sorted(PAGES))
 def test_generated_pages_are_fresh(page: str) -> None:
-    made = _generator().PAGES[page]()
-    assert (REPOSITORY / "docs" / page).read_text(encoding="utf-8") == made, "run docs/generate.py"
+    assert (REPOSITORY / page).read_text(encoding="utf-8") == PAGES[page](), "run docs/generate.py"
 
 
 @pytest.mark.parametrize("page", sorted(path.relative_to(REPOSITORY).as_posix() for path in REPOSITORY.glob("*.md")))
