@@ -6,9 +6,10 @@ The map, in the order in which data flows; a module imports only from those abov
 What everything stands on
     errors.py         what can go wrong, each with its fix
     records.py        the frozen records that flow between stages
-    protocols.py      the seams: Embedder, Generator, Progress
+    protocols.py      the seams: Embedder, Generator, Scorer, Progress
     terms.py          technical text to index terms
     sentences.py      markdown to the smallest units that can be quoted
+    statements.py     passages to statements that can be quoted
     settings.py       studyrag.toml, environment and flags
 
 Models on disk
@@ -45,7 +46,7 @@ Question to answer (stages)
     llama.py          a GGUF model as a Generator
     endpoint.py       an OpenAI-compatible server as a Generator
     generating.py     the table of generators, and the fake
-    extracting.py     an answer without a generator
+    quoting.py        an answer in the notes' own words
     attributing.py    each sentence to the lines that support it
 
 The whole

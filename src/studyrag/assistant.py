@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from studyrag.errors import IndexBusy, IndexMismatch, IndexMissing, IndexNotWritable, Misuse
-from studyrag.protocols import Embedder, Generator, Grader, Progress, no_progress
-from studyrag.records import Answer, Chunk, Context, Evidence, Hit, Sentence, Trace
+from studyrag.protocols import Embedder, Generator, Progress, Scorer, no_progress
+from studyrag.records import Answer, Chunk, Context, Evidence, Hit, Message, Passage, Sentence, Trace
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,10 +25,12 @@ if TYPE_CHECKING:
     from studyrag.packing import Span
     from studyrag.retrieving import Query, Retriever
     from studyrag.settings import Settings
+    from studyrag.statements import Statement
 
 MAX_QUESTION_CHARS = 4000
 NEAREST = 3
 Notice = Callable[[str], None]
+PromptOf = Callable[[Sequence[Passage]], list[Message]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,16 +255,16 @@ class Assistant:
         """Whether to abstain at once. A generator that can grade the passages is asked where retrieval is unsure."""
         from studyrag.evidence import hopeless
 
-        if isinstance(generator, Grader):
+        if isinstance(generator, Scorer):
             return hopeless(evidence, threshold=self._settings.min_coverage)
         return not evidence.covered
 
-    def _graded(self, question: str, context: Context, evidence: Evidence, grader: Grader, trace: Trace) -> bool:
+    def _graded(self, prompt: Sequence[Message], evidence: Evidence, scorer: Scorer, trace: Trace) -> bool:
         from studyrag.evidence import with_verdict
-        from studyrag.prompting import coverage_question
+        from studyrag.prompting import covered
 
-        logit = _timed(trace, "grade", lambda: grader.yes_logit(coverage_question(question, context.passages)))
-        found = with_verdict(evidence, logit, threshold=self._settings.min_coverage)
+        yes, no = _timed(trace, "grade", lambda: scorer.log_probabilities(covered(prompt), ["Yes", "No"]))
+        found = with_verdict(evidence, yes - no, threshold=self._settings.min_coverage)
         trace.add("coverage", 0.0, probability=found.probability, **found.features)
         return found.covered
 
@@ -302,23 +304,51 @@ class Assistant:
         )
 
     def _extracted(self, question: str, hits: Sequence[Hit], index: Index, trace: Trace) -> Iterator[Event]:
-        from studyrag.extracting import extract
+        from studyrag.statements import statements
 
         context = self._context(hits, index, lambda text: len(text) // 4, self._settings.context_tokens)
         yield Reading(context)
+        yield from self._quoted(question, statements(context.passages), hits, None, (), trace)
+
+    def _quoted(
+        self,
+        question: str,
+        statements: Sequence[Statement],
+        hits: Sequence[Hit],
+        generator: Generator | None,
+        prompt: Sequence[Message],
+        trace: Trace,
+    ) -> Iterator[Event]:
+        """The statements that answer, verbatim; a generator that can score has its say in which they are."""
+        from studyrag.prompting import number_replies, wants_more, which
+        from studyrag.quoting import BEGINNING_TOKENS, FEW, MANY, choose, quoted, weigh
+
         started = time.perf_counter()
-        sentences, citations = extract(
-            question, context.passages, embedder=self._embedder, term_weights=self._retriever.term_weights
+        opinions: dict[str, list[float]] = {}
+        if isinstance(generator, Scorer) and statements:
+            beginnings = [" ".join(statement.text.split()) for statement in statements]
+            opinions["pointed"] = generator.log_probabilities(which(prompt), number_replies(len(statements)))
+            opinions["begun"] = generator.log_probabilities(prompt, beginnings, most_tokens=BEGINNING_TOKENS)
+        weighed = weigh(
+            question, statements, embedder=self._embedder, term_weights=self._retriever.term_weights, **opinions
         )
-        trace.add("extract", (time.perf_counter() - started) * 1000, sentences=len(sentences))
+        sentences, citations = quoted(choose(weighed, most=MANY if wants_more(question) else FEW))
+        trace.add("quote", (time.perf_counter() - started) * 1000, statements=len(weighed), quoted=len(sentences))
+        for one in weighed:
+            facts = {"number": one.statement.number, "probability": one.probability, **one.features}
+            trace.add("statement", 0.0, **facts, text=one.statement.text)
         if not sentences:
             yield Answered(self._abstention(question, hits, trace))
             return
-        for at, sentence in enumerate(sentences):
-            yield Piece(("\n" if at else "") + sentence.text.rstrip())
+        for sentence in sentences:
+            body = sentence.text.rstrip()
+            yield Piece(body)
             yield Attributed(sentence)
+            if sentence is not sentences[-1]:
+                yield Piece(sentence.text[len(body) :])
         text = "".join(sentence.text for sentence in sentences).strip()
-        yield Answered(Answer(question, text, False, sentences, citations, (), "extract", trace.timings_ms()))
+        name = generator.name if generator is not None else "extract"
+        yield Answered(Answer(question, text, False, sentences, citations, (), name, trace.timings_ms()))
 
     def _generated(
         self,
@@ -329,26 +359,51 @@ class Assistant:
         evidence: Evidence,
         trace: Trace,
     ) -> Iterator[Event]:
-        from studyrag.attributing import Attributor
-        from studyrag.prompting import messages
+        from studyrag.prompting import messages, numbered
+        from studyrag.statements import statements
+
+        quotes = self._settings.style == "quote" or (self._settings.style == "auto" and isinstance(generator, Scorer))
+
+        def prompt_of(passages: Sequence[Passage]) -> list[Message]:
+            found = statements(passages) if quotes else ()
+            return numbered(question, found) if found else messages(question, passages)
 
         started = time.perf_counter()
-        context = self._fitted(question, hits, index, generator)
+        context = self._fitted(prompt_of, hits, index, generator)
         if not context.passages:
             yield Answered(self._abstention(question, hits, trace))
             return
         trace.add("pack", (time.perf_counter() - started) * 1000, tokens=context.tokens, left_out=context.left_out)
         yield Reading(context)
-        if isinstance(generator, Grader) and not self._graded(question, context, evidence, generator, trace):
+        prompt = prompt_of(context.passages)
+        if isinstance(generator, Scorer) and not self._graded(prompt, evidence, generator, trace):
             yield Answered(self._abstention(question, hits, trace))
             return
+        found = statements(context.passages) if quotes else ()
+        if found:
+            yield from self._quoted(question, found, hits, generator, prompt, trace)
+        else:
+            yield from self._written(question, context, hits, generator, prompt, trace)
+
+    def _written(
+        self,
+        question: str,
+        context: Context,
+        hits: Sequence[Hit],
+        generator: Generator,
+        prompt: Sequence[Message],
+        trace: Trace,
+    ) -> Iterator[Event]:
+        """The generator's own words, each sentence with the lines that support it or marked as unsupported."""
+        from studyrag.attributing import Attributor
+
         attributor = Attributor(
             question, context.passages, embedder=self._embedder, term_weights=self._retriever.term_weights
         )
         sentences: list[Sentence] = []
         held: list[Piece | Attributed] = []
         grounded = False
-        stream = generator.stream(messages(question, context.passages), max_tokens=self._settings.answer_tokens)
+        stream = generator.stream(prompt, max_tokens=self._settings.answer_tokens)
         for event in _sentences(stream, attributor.sentence, trace, strict=self._settings.strict):
             held.append(event)
             if isinstance(event, Attributed):
@@ -368,14 +423,13 @@ class Assistant:
         )
         yield Answered(answer)
 
-    def _fitted(self, question: str, hits: Sequence[Hit], index: Index, generator: Generator) -> Context:
+    def _fitted(
+        self, prompt_of: PromptOf, hits: Sequence[Hit], index: Index, generator: Generator
+    ) -> Context:
         """A context whose whole prompt leaves room for the answer, counted by the generator itself."""
-        from studyrag.prompting import messages
-        from studyrag.records import Message
-
         empty = generator.count_tokens([Message("user", "")])
-        room = generator.context_tokens - self._settings.answer_tokens - generator.count_tokens(messages(question, ()))
-        budget = min(self._settings.context_tokens, room)
+        limit = generator.context_tokens - self._settings.answer_tokens
+        budget = min(self._settings.context_tokens, limit - generator.count_tokens(prompt_of(())))
         if budget < 64:
             raise Misuse(
                 f"the question leaves no room for notes in the model's {generator.context_tokens} tokens",
@@ -386,12 +440,9 @@ class Assistant:
             return generator.count_tokens([Message("user", text)]) - empty
 
         context = self._context(hits, index, count, budget)
-        limit = generator.context_tokens - self._settings.answer_tokens
-        while context.passages and generator.count_tokens(messages(question, context.passages)) > limit:
+        while context.passages and generator.count_tokens(prompt_of(context.passages)) > limit:
             budget = budget * 3 // 4  # what the passages' own headings need, which no budget counts
-            several = len(context.passages) > 1
-            less = Context(context.passages[:-1], context.tokens, context.left_out)
-            context = less if several else self._context(hits, index, count, budget)
+            context = self._context(hits, index, count, budget)
         return context
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from studyrag.cores import free_cores_since, read_cpu
 from studyrag.errors import GenerationFailed, StudyRagError
 from studyrag.gguf import GgufHeader, check_gguf
-from studyrag.llama_native import BATCH, NativeModel
+from studyrag.llama_native import BATCH, MOST_OUTPUTS, NativeModel
 from studyrag.records import Message
 from studyrag.room import require_room
 
@@ -91,20 +91,73 @@ class LlamaCpp:
         )
         return self._reply(blocks, max_tokens)
 
-    def yes_logit(self, messages: Sequence[Message]) -> float:
-        """Logit of Yes less that of No as the reply's first token. What it evaluates is kept for the next prompt.
+    def log_probabilities(
+        self, messages: Sequence[Message], replies: Sequence[str], *, most_tokens: int = 8
+    ) -> list[float]:
+        """ln P(reply begins with it) of each of ``replies``, as far as its first ``most_tokens`` tokens.
+
+        Beginnings that replies share are evaluated once. The evaluated prompt is kept for the next one.
 
         :raises GenerationFailed: as for ``stream``.
         """
         blocks = self._blocks(messages)
-        require_room(self._name, prompt_tokens=sum(map(len, blocks)), max_tokens=1, context_tokens=self.context_tokens)
+        length = sum(map(len, blocks))
+        require_room(self._name, prompt_tokens=length, max_tokens=most_tokens, context_tokens=self.context_tokens)
         native, _ = self._loaded()
         with self._lock:
             self._turn += 1
+            turn = self._turn
             self._recount_cores(native)
             self._evaluate(native, blocks)
-            yes, no = (native.logit(native.tokenize(word, special=False)[0]) for word in ("Yes", "No"))
-        return yes - no
+            tokens = [native.tokenize(reply, special=False)[:most_tokens] for reply in replies]
+            first = sorted({reply[0] for reply in tokens if reply})
+            found: dict[tuple[int, ...], float] = {}
+            found.update(((token,), weight) for token, weight in zip(first, native.weigh_next(first), strict=True))
+            self._weigh(native, blocks, (), tokens, found, turn)
+            self._rewind(native, blocks, ())
+        return [sum(found[tuple(reply[:end])] for end in range(1, len(reply) + 1)) for reply in tokens]
+
+    def _weigh(
+        self,
+        native: NativeModel,
+        blocks: list[list[int]],
+        path: tuple[int, ...],
+        replies: Sequence[Sequence[int]],
+        found: dict[tuple[int, ...], float],
+        turn: int,
+    ) -> None:
+        """ln P of every token of ``replies`` given what is before it, into ``found`` by path.
+
+        All begin with ``path``, whose last token's followers are known. Replies that share their next token are
+        weighed together: as far as one alone goes on, in one batch.
+        """
+        branches: dict[int, list[Sequence[int]]] = {}
+        for reply in replies:
+            if len(reply) > len(path) + 1:
+                branches.setdefault(reply[len(path)], []).append(reply)
+        for sharing in branches.values():
+            self._still_mine(turn)
+            alone = all(reply == sharing[0] for reply in sharing)
+            longest = len(sharing[0]) - 1 if alone else len(path) + 1
+            run = tuple(sharing[0][len(path) : min(longest, len(path) + MOST_OUTPUTS)])
+            ahead = [sorted({reply[len(path) + step] for reply in sharing if len(reply) > len(path) + step})
+                     for step in range(1, len(run) + 1)]  # fmt: skip
+            self._rewind(native, blocks, path)
+            at = sum(map(len, blocks)) + len(path)
+            for step, weights in enumerate(native.weigh(run, at=at, following=ahead), start=1):
+                for follower, weight in zip(ahead[step - 1], weights, strict=True):
+                    found[path + run[:step] + (follower,)] = weight
+            self._weigh(native, blocks, path + run, sharing, found, turn)
+
+    def _rewind(self, native: NativeModel, blocks: list[list[int]], path: tuple[int, ...]) -> None:
+        """Back to the prompt and ``path``, both evaluated. A model that cannot forget in part does it all again."""
+        length = sum(map(len, blocks))
+        if native.keep(length + len(path)):
+            return
+        for block in blocks:
+            native.decode(block)
+        if path:
+            native.decode(path)
 
     def close(self) -> None:
         with self._lock:

@@ -49,11 +49,13 @@ class Embedder(Protocol):
 
 
 @runtime_checkable
-class Grader(Protocol):
-    """A generator that can also say how it would answer a yes/no question, without writing a word."""
+class Scorer(Protocol):
+    """A generator that can also say how probable replies are, without writing any: it has its own probabilities."""
 
-    def yes_logit(self, messages: Sequence[Message]) -> float:
-        """Logit of the reply beginning with Yes, less that of its beginning with No.
+    def log_probabilities(
+        self, messages: Sequence[Message], replies: Sequence[str], *, most_tokens: int = 8
+    ) -> list[float]:
+        """For each of ``replies``, in order, ln P(reply begins with it), as far as its first ``most_tokens`` tokens.
 
         :raises GenerationFailed: as for ``Generator.stream``.
         """

@@ -55,6 +55,11 @@ class Settings(BaseSettings):
         0.4, ge=0, le=1, description="Estimated probability that the notes answer, below which no answer is given."
     )
 
+    style: Literal["auto", "quote", "write"] = Field(
+        "auto",
+        description="Answers in the notes' own sentences (`quote`), or in the generator's words, each sentence checked"
+        " (`write`); `auto` quotes where the generator runs here, and writes where it is a server.",
+    )
     generator: str = Field(
         "qwen2.5-coder-1.5b-instruct",
         description="Catalogue name, path of a .gguf file, `openai:URL#MODEL`, or `fake`.",

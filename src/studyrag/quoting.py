@@ -1,0 +1,178 @@
+"""An answer in the notes' own words: the statements of the passages that answer the question, verbatim.
+
+Every statement gets the probability that it answers: logistic regression on how near it is to the question by meaning
+and by terms and, where a generator can weigh replies, on which statement the generator would point to and how it would
+begin its own answer. A small model reads far better than it writes: what it chooses is right more often than what it
+would have written, and cannot be made up. ``evals/fit_quoting.py`` fits the coefficients; docs/log.md has the trial.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from studyrag.protocols import Embedder
+from studyrag.records import Citation, Sentence
+from studyrag.statements import Statement
+from studyrag.terms import terms
+
+TermWeights = Callable[[Sequence[str]], Mapping[str, float]]
+"""Weight of each distinct term."""
+
+BEGINNING_TOKENS = 5
+ALONE: Mapping[str, float] = {"intercept": -2.0, "cosine": 3.0, "share": 1.5, "heading": 0.5, "rank": 1.0}
+SCORED: Mapping[str, float] = {
+    "intercept": -2.0, "cosine": 2.0, "share": 1.0, "heading": 0.5, "rank": 0.5, "pointed": 0.5, "begun": 0.2,
+}  # fmt: skip
+FEW, MANY = 4, 10
+"""Most statements of an answer, and of one that was asked to be long."""
+MIN_OF_BEST = 0.25
+"""A further statement is quoted when it is at least this probable, as a share of the best one's probability."""
+
+
+@dataclass(frozen=True, slots=True)
+class Weighed:
+    """A statement and the probability that it is part of the answer, with what that was computed from."""
+
+    statement: Statement
+    probability: float
+    features: Mapping[str, float]
+
+
+def weigh(
+    question: str,
+    statements: Sequence[Statement],
+    *,
+    embedder: Embedder,
+    term_weights: TermWeights,
+    pointed: Sequence[float] | None = None,
+    begun: Sequence[float] | None = None,
+) -> list[Weighed]:
+    """Every statement with its probability, in the order given. No statements -> [].
+
+    :param pointed: for each statement, ln P of a generator giving its number when asked which one answers.
+    :param begun: for each, ln P of its own answer beginning with the statement's first ``BEGINNING_TOKENS`` tokens.
+    """
+    if not statements:
+        return []
+    columns = _own_features(question, statements, embedder, term_weights)
+    coefficients = ALONE
+    if pointed is not None and begun is not None:
+        coefficients = SCORED
+        columns |= {"pointed": _behind_best(pointed), "begun": _behind_best(begun)}
+    rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    return [
+        Weighed(statement, _logistic(row, coefficients), row) for statement, row in zip(statements, rows, strict=True)
+    ]
+
+
+def _own_features(
+    question: str, statements: Sequence[Statement], embedder: Embedder, term_weights: TermWeights
+) -> dict[str, list[float]]:
+    """What can be said without a generator. Cosines are given as they are: they are absolute evidence."""
+    vectors = embedder.embed([question, *(statement.text for statement in statements)])
+    weights = term_weights(terms(question))
+    total = sum(weights.values()) or 1.0
+
+    def share(text: str) -> float:
+        return sum(weights.get(word, 0.0) for word in set(terms(text))) / total
+
+    return {
+        "cosine": [float(cosine) for cosine in vectors[1:] @ vectors[0]],
+        "share": [share(statement.text) for statement in statements],
+        "heading": [share(" ".join(statement.passage.headings)) for statement in statements],
+        "rank": [1.0 / statement.passage.number for statement in statements],
+    }
+
+
+def _behind_best(values: Sequence[float]) -> list[float]:
+    """Less the highest, at least -10: how far behind the favourite, whatever the favourite's own probability."""
+    highest = max(values)
+    return [max(value - highest, -10.0) for value in values]
+
+
+def _logistic(row: Mapping[str, float], coefficients: Mapping[str, float]) -> float:
+    score = coefficients["intercept"] + sum(coefficients[name] * value for name, value in row.items())
+    return 1 / (1 + math.exp(-score))
+
+
+def choose(weighed: Sequence[Weighed], *, most: int) -> list[Statement]:
+    """The most probable statement, others that are not far behind, and what they need to be understood.
+
+    At most ``most``, not counting those that are added: the sentence before one that opens with ``This``, and the
+    sentence that announces a list. In reading order, passages with the better statements first. Nothing weighed -> [].
+    """
+    able = sorted(
+        (one for one in weighed if not one.statement.leads), key=lambda one: (-one.probability, one.statement.number)
+    )
+    if not able:
+        return []
+    bar = MIN_OF_BEST * able[0].probability
+    picked = {one.statement.number for one in able[:most] if one.probability >= bar}
+    by_number = {one.statement.number: one.statement for one in weighed}
+    for number in sorted(picked):
+        picked |= _needed(by_number, number)
+    first_seen: dict[int, int] = {}
+    for one in able:
+        first_seen.setdefault(one.statement.passage.number, len(first_seen))
+    chosen = [by_number[number] for number in picked]
+    return sorted(chosen, key=lambda one: (first_seen[one.passage.number], one.number))
+
+
+def _needed(by_number: Mapping[int, Statement], number: int) -> set[int]:
+    """The numbers of the statements before ``number`` without which it cannot be understood."""
+    needed: set[int] = set()
+    current = by_number[number]
+    while (before := by_number.get(current.number - 1)) and before.passage == current.passage:
+        follows = before.block == current.block
+        if current.points_back and follows:
+            needed.add(before.number)
+        elif current.item and follows:
+            pass  # an earlier item, passed over on the way to what announces the list
+        elif before.leads and before.block == current.block - 1:
+            return needed | {before.number}
+        else:
+            return needed
+        current = before
+    return needed
+
+
+def quoted(statements: Sequence[Statement]) -> tuple[tuple[Sentence, ...], tuple[Citation, ...]]:
+    """Sentences of an answer and their citations: one for statements that touch, numbered as they are first used."""
+    spans: list[list[Statement]] = []
+    for statement in statements:
+        if spans and _touch(spans[-1][-1], statement):
+            spans[-1].append(statement)
+        else:
+            spans.append([statement])
+    sentences: list[Sentence] = []
+    citations: list[Citation] = []
+    for number, span in enumerate(spans, start=1):
+        first, last = span[0], span[-1]
+        sentences += [
+            Sentence(_shown(one) + _gap(one, following), True, (number,))
+            for one, following in zip(span, [*span[1:], None], strict=True)
+        ]
+        lines = first.passage.text.split("\n")
+        offset = first.passage.first_line
+        quote = "\n".join(lines[first.first_line - offset : last.last_line - offset + 1])
+        citations.append(
+            Citation(number, first.passage.note_id, first.passage.headings, first.first_line, last.last_line, quote)
+        )
+    return tuple(sentences), tuple(citations)
+
+
+def _touch(one: Statement, two: Statement) -> bool:
+    return one.passage == two.passage and two.number == one.number + 1 and two.first_line <= one.last_line + 2
+
+
+def _shown(statement: Statement) -> str:
+    return f"- {statement.text}" if statement.item else statement.text
+
+
+def _gap(one: Statement, following: Statement | None) -> str:
+    """White space after a sentence: a blank line between what does not belong together."""
+    if following is None or one.block != following.block:
+        return "\n\n" if not (following and following.item) else "\n"
+    return "\n" if one.item or "\n" in one.text or "\n" in following.text else " "
