@@ -29,7 +29,7 @@ STAGES = (
     "packing",
     "prompting",
     "generating",
-    "extracting",
+    "quoting",
     "attributing",
 )
 TORCH = ("torch", "transformers", "sentence_transformers")

@@ -52,17 +52,23 @@ class Scripted(EchoGenerator):
         self.closed = True
 
 
-class Grading(Scripted):
-    """A generator that also says whether the passages answer."""
+class Scoring(Scripted):
+    """A generator that also weighs replies: yes by ``logit``, and the statement that holds ``favourite``."""
 
-    def __init__(self, logit: float) -> None:
+    def __init__(self, logit: float, favourite: str = "eighty degrees") -> None:
         super().__init__()
-        self.logit = logit
-        self.graded: list[Sequence[Message]] = []
+        self.logit, self.favourite = logit, favourite
+        self.weighed: list[Sequence[Message]] = []
 
-    def yes_logit(self, messages: Sequence[Message]) -> float:
-        self.graded.append(messages)
-        return self.logit
+    def log_probabilities(
+        self, messages: Sequence[Message], replies: Sequence[str], *, most_tokens: int = 8
+    ) -> list[float]:
+        self.weighed.append(messages)
+        if list(replies) == ["Yes", "No"]:
+            return [self.logit, 0.0]
+        lines = messages[-1].content.split("\n")
+        at = next((line.split()[0] for line in lines if line.startswith("(") and self.favourite in line), "(1)")
+        return [0.0 if at.startswith(reply) or self.favourite in reply else -9.0 for reply in replies]
 
 
 Make = Callable[..., Assistant]
@@ -267,23 +273,56 @@ def test_without_anything_to_read_no_generator_is_asked_though_all_is_allowed(ma
     assert generator.prompts == []
 
 
-def test_a_generator_that_grades_decides_where_retrieval_is_unsure(make: Make) -> None:
-    yes, no = Grading(20.0), Grading(-20.0)
-    assert not answered(make(yes, min_coverage=0.5).ask("How hot is green tea brewed?")).abstained
-    assert len(yes.graded) == len(yes.prompts) == 1
-    assert yes.graded[0][-1].content == yes.prompts[0][-1].content
-    assert yes.graded[0][-1].tail
-    events = list(make(no, min_coverage=0.5).ask("How hot is green tea brewed?"))
+HOT = "How hot is green tea brewed?"
+
+
+def test_a_generator_that_scores_decides_where_retrieval_is_unsure(make: Make) -> None:
+    yes, no = Scoring(20.0), Scoring(-20.0)
+    assert not answered(make(yes, min_coverage=0.5).ask(HOT)).abstained
+    events = list(make(no, min_coverage=0.5).ask(HOT))
     assert answered(iter(events)).abstained
-    assert len(no.graded) == 1 and no.prompts == []
+    assert len(no.weighed) == 1 and no.prompts == []
     assert not any(isinstance(event, Piece | Attributed) for event in events)
 
 
-def test_a_generator_that_grades_is_not_asked_about_the_hopeless(make: Make) -> None:
-    grader = Grading(20.0)
-    (event,) = make(grader, min_coverage=1.0).ask("zzzz qqqq wwww")
+def test_a_generator_that_scores_is_not_asked_about_the_hopeless(make: Make) -> None:
+    scorer = Scoring(20.0)
+    (event,) = make(scorer, min_coverage=1.0).ask("zzzz qqqq wwww")
     assert isinstance(event, Answered) and event.answer.abstained
-    assert grader.graded == grader.prompts == []
+    assert scorer.weighed == scorer.prompts == []
+
+
+# -- quoting ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_generator_that_scores_points_to_sentences_and_writes_none(make: Make) -> None:
+    scorer = Scoring(20.0, favourite="turns bitter")
+    events = list(make(scorer).ask(HOT))
+    answer = answered(iter(events))
+    assert scorer.prompts == []
+    assert len(scorer.weighed) == 3
+    assert len({messages[-1].content for messages in scorer.weighed}) == 1  # only the tails differ: evaluated once
+    assert "It turns bitter when boiled." in answer.text
+    assert "Green tea is brewed" in answer.text  # what "It" points back to
+    assert shown(events) == answer.text
+    assert isinstance(events[0], Reading)
+    assert answer.model == "fake"
+
+
+def test_style_write_lets_it_write_and_style_quote_keeps_others_from_it(make: Make) -> None:
+    writes, quotes = Scoring(20.0), Scripted(INVENTED)
+    assert answered(make(writes, style="write").ask(HOT)).text == SUPPORTED
+    assert len(writes.prompts) == 1
+    answer = answered(make(quotes, style="quote").ask(HOT))
+    assert SUPPORTED in answer.text and INVENTED not in answer.text
+    assert quotes.prompts == []
+
+
+def test_notes_without_a_quotable_sentence_are_written_about(make: Make) -> None:
+    scorer = Scoring(20.0)
+    notes = {"code.md": "# Kettle\n\n```python\nkettle_boils = water_boils\n```\n"}
+    answered(make(scorer, notes=notes).ask("kettle boils water"))
+    assert len(scorer.prompts) == 1
 
 
 # -- strict and extract ----------------------------------------------------------------------------------------------

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from studyrag.generating import passages_in
-from studyrag.prompting import LONG, SHORT, coverage_question, messages, passage_text, wants_more
+from studyrag.prompting import LONG, SHORT, covered, messages, number_replies, numbered, passage_text, wants_more, which
+from studyrag.records import Message
+from studyrag.statements import statements
 from tests.makers import passage
 
+Ask = Callable[[Sequence[Message]], list[Message]]
 TWO = [
     passage("Green tea is hot.", 1, note_id="tea.md", headings=("Tea", "Green")),
     passage("\nA chain needs oil.\n", 2, note_id="b/bikes.md", headings=()),
@@ -70,12 +75,33 @@ def test_other_questions_are_answered_shortly(question: str) -> None:
     assert SHORT in messages(question, [])[0].content
 
 
-def test_the_coverage_question_shares_all_but_its_last_words_with_the_prompt() -> None:
-    asked, graded = messages("How hot?", TWO), coverage_question("How hot?", TWO)
-    assert graded[0] == asked[0]
-    assert graded[1].content == asked[1].content
-    assert "Yes or No" in graded[1].tail
-    assert asked[1].tail == ""
+@pytest.mark.parametrize("ask", [covered, which])
+def test_questions_about_the_notes_share_all_but_their_last_words_with_the_prompt(ask: Ask) -> None:
+    prompt = messages("How hot?", TWO)
+    asked = ask(prompt)
+    assert asked[0] == prompt[0]
+    assert (asked[1].content, prompt[1].tail) == (prompt[1].content, "")
+    assert asked[1].tail
+
+
+def test_statements_are_numbered_through_all_passages_under_their_places() -> None:
+    two = [
+        passage("Green tea is hot water.\nBlack tea is boiling water.", 1, note_id="tea.md", headings=("Tea",)),
+        passage("A bicycle chain needs oil.", 2, note_id="b/bikes.md", headings=()),
+    ]
+    assert numbered("How hot?", statements(two))[1].content == (
+        "[1] tea.md › Tea\n(1) Green tea is hot water.\n(2) Black tea is boiling water.\n\n"
+        "[2] b/bikes.md\n(3) A bicycle chain needs oil.\n\nQuestion: How hot?"
+    )
+
+
+@given(st.integers(1, 48))
+def test_replies_tell_all_numbers_apart(count: int) -> None:
+    replies = number_replies(count)
+    assert len(replies) == count
+    for number, reply in enumerate(replies, start=1):
+        written = [f"({other})" for other in range(1, count + 1)]
+        assert [other for other in written if other.startswith(reply)] == [f"({number})"]
 
 
 def test_the_fake_generator_reads_the_passages_back_out_of_the_prompt() -> None:

@@ -423,9 +423,7 @@ class Assistant:
         )
         yield Answered(answer)
 
-    def _fitted(
-        self, prompt_of: PromptOf, hits: Sequence[Hit], index: Index, generator: Generator
-    ) -> Context:
+    def _fitted(self, prompt_of: PromptOf, hits: Sequence[Hit], index: Index, generator: Generator) -> Context:
         """A context whose whole prompt leaves room for the answer, counted by the generator itself."""
         empty = generator.count_tokens([Message("user", "")])
         limit = generator.context_tokens - self._settings.answer_tokens

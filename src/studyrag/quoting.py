@@ -27,8 +27,8 @@ SCORED: Mapping[str, float] = {
 }  # fmt: skip
 FEW, MANY = 4, 10
 """Most statements of an answer, and of one that was asked to be long."""
-MIN_OF_BEST = 0.25
-"""A further statement is quoted when it is at least this probable, as a share of the best one's probability."""
+PRICE_OF_ONE, PRICE_OF_A_RUN = 0.10, 0.10
+"""What a statement, and a new run of statements, must bring in probability, as a share of the best one's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,26 +98,43 @@ def _logistic(row: Mapping[str, float], coefficients: Mapping[str, float]) -> fl
 
 
 def choose(weighed: Sequence[Weighed], *, most: int) -> list[Statement]:
-    """The most probable statement, others that are not far behind, and what they need to be understood.
+    """The statements to quote, in reading order, passages with the better ones first. Nothing weighed -> [].
 
-    At most ``most``, not counting those that are added: the sentence before one that opens with ``This``, and the
-    sentence that announces a list. In reading order, passages with the better statements first. Nothing weighed -> [].
+    At most ``most``: those with the highest sum of probabilities after a price for each, and one for each run, so
+    that neighbours are preferred to fragments; the most probable one always. Added to them is what they need to be
+    understood: the sentence before one that opens with ``This``, and the sentence that announces a list.
     """
-    able = sorted(
-        (one for one in weighed if not one.statement.leads), key=lambda one: (-one.probability, one.statement.number)
-    )
+    able = [one for one in weighed if not one.statement.leads]
     if not able:
         return []
-    bar = MIN_OF_BEST * able[0].probability
-    picked = {one.statement.number for one in able[:most] if one.probability >= bar}
+    best = max(able, key=lambda one: (one.probability, -one.statement.number))
+    picked = _worth_most(able, best.probability, most) or {best.statement.number}
     by_number = {one.statement.number: one.statement for one in weighed}
     for number in sorted(picked):
         picked |= _needed(by_number, number)
-    first_seen: dict[int, int] = {}
-    for one in able:
-        first_seen.setdefault(one.statement.passage.number, len(first_seen))
+    ranking = sorted(able, key=lambda one: (-one.probability, one.statement.number))
+    place = {one.statement.passage.number: -at for at, one in reversed(list(enumerate(ranking)))}
     chosen = [by_number[number] for number in picked]
-    return sorted(chosen, key=lambda one: (first_seen[one.passage.number], one.number))
+    return sorted(chosen, key=lambda one: (-place[one.passage.number], one.number))
+
+
+def _worth_most(able: Sequence[Weighed], best: float, most: int) -> set[int]:
+    """Dynamic programme over (statements taken, whether the last one was): the numbers of the best selection."""
+    states: dict[tuple[int, bool], tuple[float, tuple[int, ...]]] = {(0, False): (0.0, ())}
+    for at, one in enumerate(able):
+        gain = one.probability / best - PRICE_OF_ONE
+        goes_on = at > 0 and _touch(able[at - 1].statement, one.statement)
+        following: dict[tuple[int, bool], tuple[float, tuple[int, ...]]] = {}
+        for (count, taken), (worth, numbers) in states.items():
+            options = [((count, False), worth, numbers)]
+            if count < most:
+                price = 0.0 if taken and goes_on else PRICE_OF_A_RUN
+                options.append(((count + 1, True), worth + gain - price, (*numbers, one.statement.number)))
+            for state, value, kept in options:
+                if state not in following or value > following[state][0]:
+                    following[state] = (value, kept)
+        states = following
+    return set(max(states.values(), key=lambda found: found[0])[1])
 
 
 def _needed(by_number: Mapping[int, Statement], number: int) -> set[int]:

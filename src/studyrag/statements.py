@@ -115,7 +115,9 @@ def _groups(text: str) -> Iterator[list[Unit]]:
 def _prose(text: str, group: Sequence[Unit]) -> str:
     """Sentences on one line each, display formulas on lines of their own."""
     parts = [
-        text[unit.start : unit.end].strip() if unit.kind is UnitKind.MATH else " ".join(text[unit.start : unit.end].split())
+        text[unit.start : unit.end].strip()
+        if unit.kind is UnitKind.MATH
+        else " ".join(text[unit.start : unit.end].split())
         for unit in group
     ]
     return "\n".join(parts)
