@@ -66,7 +66,7 @@ def fit(source: Path) -> None:
     reachable = [record for record in asked if record["hit"].any()]
     print(f"{len(asked)} answerable, {len(reachable)} with evidence among the statements")
     own = ["cosine", "share", "heading", "rank"]
-    for name, features in {"ALONE": own, "SCORED": [*own, "pointed", "begun"], "pointed": ["pointed"]}.items():
+    for name, features in {"ALONE": own, "SCORED": [*own, "pointed"], "pointed": ["pointed"]}.items():
         tables = [np.array([[one[f] for f in features] for one in record["statements"]]) for record in reachable]
         model = LogisticRegression(C=10, max_iter=2000)
         firsts = [0, 0, 0]

@@ -300,7 +300,7 @@ def test_a_generator_that_scores_points_to_sentences_and_writes_none(make: Make)
     events = list(make(scorer).ask(HOT))
     answer = answered(iter(events))
     assert scorer.prompts == []
-    assert len(scorer.weighed) == 3
+    assert len(scorer.weighed) == 2
     assert len({messages[-1].content for messages in scorer.weighed}) == 1  # only the tails differ: evaluated once
     assert "It turns bitter when boiled." in answer.text
     assert "Green tea is brewed" in answer.text  # what "It" points back to

@@ -305,3 +305,70 @@ def test_a_failing_decode_is_reported(native: NativeModel) -> None:
     with pytest.raises(GenerationFailed, match=r"llama\.cpp broke off \(code -1\)"):
         native.decode([2**30])
     assert llama_native._library()[1]
+
+
+ASKED = [Message("system", "Answer."), Message("user", "Is tea hot?")]
+
+
+def one_by_one(model: LlamaCpp, native: NativeModel, reply: str, most: int) -> float:
+    """The same probability, each token from a prompt of its own."""
+    prompt = flat(model, ASKED)
+    tokens = native.tokenize(reply, special=False)[:most]
+    total = 0.0
+    for at, token in enumerate(tokens):
+        native.keep(0)
+        before = [*prompt, *tokens[:at]]
+        for start in range(0, len(before), BATCH):
+            native.decode(before[start : start + BATCH])
+        total += native.weigh_next([token])[0]
+    return total
+
+
+@pytest.mark.parametrize("most", [1, 3, 8, 40])
+def test_probabilities_of_replies_are_those_of_their_tokens_in_turn(
+    model: LlamaCpp, native: NativeModel, most: int
+) -> None:
+    replies = [
+        "Yes",
+        "No",
+        "Yes, it is hot.",
+        "Yes, it is cold and nothing else is known about it in any of the notes that were read so far",
+        "Yes, it is hot.",
+        "(1",
+        "(12",
+        "",
+    ]
+    found = model.log_probabilities(ASKED, replies, most_tokens=most)
+    model._evaluated = []
+    wanted = [one_by_one(model, native, reply, most) for reply in replies]
+    model._evaluated = []
+    assert found == pytest.approx(wanted, abs=0.05)
+    assert found[-1] == 0.0 and all(value < 0 for value in found[:-1])
+    assert found[2] == found[4]
+
+
+def test_the_reply_is_the_same_after_replies_were_weighed(model: LlamaCpp) -> None:
+    plain = "".join(model.stream(ASKED, max_tokens=8))
+    model.log_probabilities(ASKED, ["Yes, it is hot.", "No, it is not."])
+    assert "".join(model.stream(ASKED, max_tokens=8)) == plain
+    again = model.log_probabilities(ASKED, ["Yes", "No"])
+    assert again == model.log_probabilities(ASKED, ["Yes", "No"])
+
+
+def test_what_greedy_decoding_writes_is_the_most_probable_beginning(model: LlamaCpp) -> None:
+    first = next(iter(model.stream(ASKED, max_tokens=1)))
+    others = ["Zebra", "(1)", "\n\n", "42"]
+    values = model.log_probabilities(ASKED, [first, *others], most_tokens=1)
+    assert values[0] == max(values)
+
+
+def test_a_model_that_forgets_only_everything_weighs_the_same(
+    model: LlamaCpp, native: NativeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replies = ["Yes, it is hot.", "Yes, it is cold.", "No"]
+    wanted = model.log_probabilities(ASKED, replies)
+    keep = native.keep
+    monkeypatch.setattr(native, "keep", lambda count: keep(0))
+    assert model.log_probabilities(ASKED, replies) == pytest.approx(wanted, abs=0.05)
+    monkeypatch.undo()
+    model._evaluated = []

@@ -27,7 +27,10 @@ def test_sentences_of_all_passages_are_numbered_in_order_with_their_lines() -> N
 
 
 def test_a_formula_belongs_to_the_sentence_before_it_and_takes_the_clause_after_it_along() -> None:
-    text = "The attention weights are given by\n\n$$\na = b\n$$\n\nwhere $b$ is the score of a key. Other things follow later."
+    text = (
+        "The attention weights are given by\n\n$$\na = b\n$$\n\nwhere $b$ is the score of a key."
+        " Other things follow later."
+    )
     assert texts(text) == [
         "The attention weights are given by\n$$\na = b\n$$\nwhere $b$ is the score of a key.",
         "Other things follow later.",
@@ -91,7 +94,7 @@ def test_questions_links_code_headings_and_scraps_are_none(text: str) -> None:
     ("text", "points"),
     [
         ("This makes the kettle boil.", True),
-        ("*It* boils all the water.", True),
+        ("*It* boils all the cold water.", True),
         ("Without it the kettle stays cold.", True),
         ("The former boils water quickly.", True),
         ("The kettle boils its water.", False),
@@ -109,8 +112,19 @@ def test_only_so_many_are_made() -> None:
     assert [one.number for one in statements([long])] == list(range(1, MOST_STATEMENTS + 1))
 
 
-PARTS = ["The kettle boils water.", "It is hot water now.", "- green tea leaves", "| a tea | b heat | c time |", "|---|---|---|",
-         "$$\nx = y\n$$", "where x is the kettle heat.", "Teas that need water:", "Why does water boil?", "```\ncode here now\n```", ""]  # fmt: skip
+PARTS = [
+    "The kettle boils water.",
+    "It is hot water now.",
+    "- green tea leaves",
+    "| a tea | b heat | c time |",
+    "|---|---|---|",
+    "$$\nx = y\n$$",
+    "where x is the kettle heat.",
+    "Teas that need water:",
+    "Why does water boil?",
+    "```\ncode here now\n```",
+    "",
+]
 
 
 @given(st.lists(st.sampled_from(PARTS), max_size=14), st.integers(1, 90))

@@ -321,16 +321,18 @@ class Assistant:
     ) -> Iterator[Event]:
         """The statements that answer, verbatim; a generator that can score has its say in which they are."""
         from studyrag.prompting import number_replies, wants_more, which
-        from studyrag.quoting import BEGINNING_TOKENS, FEW, MANY, choose, quoted, weigh
+        from studyrag.quoting import FEW, MANY, choose, quoted, weigh
 
         started = time.perf_counter()
-        opinions: dict[str, list[float]] = {}
+        pointed = None
         if isinstance(generator, Scorer) and statements:
-            beginnings = [" ".join(statement.text.split()) for statement in statements]
-            opinions["pointed"] = generator.log_probabilities(which(prompt), number_replies(len(statements)))
-            opinions["begun"] = generator.log_probabilities(prompt, beginnings, most_tokens=BEGINNING_TOKENS)
+            pointed = generator.log_probabilities(which(prompt), number_replies(len(statements)))
         weighed = weigh(
-            question, statements, embedder=self._embedder, term_weights=self._retriever.term_weights, **opinions
+            question,
+            statements,
+            embedder=self._embedder,
+            term_weights=self._retriever.term_weights,
+            pointed=pointed,
         )
         sentences, citations = quoted(choose(weighed, most=MANY if wants_more(question) else FEW))
         trace.add("quote", (time.perf_counter() - started) * 1000, statements=len(weighed), quoted=len(sentences))

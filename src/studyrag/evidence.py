@@ -22,7 +22,7 @@ COEFFICIENTS: Mapping[str, float] = {
     "covered_all": 1.08,
     "unknown": -2.88,
 }
-VERDICT: Mapping[str, float] = {"intercept": -0.61, "odds": 0.67, "yes_logit": 1.82}
+VERDICT: Mapping[str, float] = {"intercept": -0.62, "odds": 1.03, "yes_logit": 2.17}
 HOPELESS = 0.2
 
 

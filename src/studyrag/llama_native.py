@@ -1,4 +1,6 @@
-"""llama.cpp as six verbs over token ids: tokenize, piece, keep, decode, sample, weigh. No chat, no text streams, no policy.
+"""llama.cpp as six verbs over token ids: tokenize, piece, keep, decode, sample, weigh.
+
+No chat, no text streams, no policy.
 
 The low-level bindings are used because ``llama_cpp.Llama`` points the whole process's stdout at /dev/null while it
 loads, which would swallow what is printed during a load in the background. llama.cpp's log goes nowhere; its last

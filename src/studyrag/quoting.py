@@ -1,8 +1,7 @@
 """An answer in the notes' own words: the statements of the passages that answer the question, verbatim.
 
 Every statement gets the probability that it answers: logistic regression on how near it is to the question by meaning
-and by terms and, where a generator can weigh replies, on which statement the generator would point to and how it would
-begin its own answer. A small model reads far better than it writes: what it chooses is right more often than what it
+and by terms and, where a generator can weigh replies, on which statement the generator would point to. A small model reads far better than it writes: what it chooses is right more often than what it
 would have written, and cannot be made up. ``evals/fit_quoting.py`` fits the coefficients; docs/log.md has the trial.
 """
 
@@ -20,14 +19,13 @@ from studyrag.terms import terms
 TermWeights = Callable[[Sequence[str]], Mapping[str, float]]
 """Weight of each distinct term."""
 
-BEGINNING_TOKENS = 5
-ALONE: Mapping[str, float] = {"intercept": -2.0, "cosine": 3.0, "share": 1.5, "heading": 0.5, "rank": 1.0}
+ALONE: Mapping[str, float] = {"intercept": -6.72, "cosine": 3.16, "share": 2.55, "heading": -1.17, "rank": 4.03}
 SCORED: Mapping[str, float] = {
-    "intercept": -2.0, "cosine": 2.0, "share": 1.0, "heading": 0.5, "rank": 0.5, "pointed": 0.5, "begun": 0.2,
+    "intercept": -3.73, "cosine": 3.09, "share": 1.71, "heading": -0.68, "rank": 1.88, "pointed": 0.74,
 }  # fmt: skip
 FEW, MANY = 4, 10
 """Most statements of an answer, and of one that was asked to be long."""
-PRICE_OF_ONE, PRICE_OF_A_RUN = 0.10, 0.10
+PRICE_OF_ONE, PRICE_OF_A_RUN = 0.10, 0.20
 """What a statement, and a new run of statements, must bring in probability, as a share of the best one's."""
 
 
@@ -47,20 +45,18 @@ def weigh(
     embedder: Embedder,
     term_weights: TermWeights,
     pointed: Sequence[float] | None = None,
-    begun: Sequence[float] | None = None,
 ) -> list[Weighed]:
     """Every statement with its probability, in the order given. No statements -> [].
 
     :param pointed: for each statement, ln P of a generator giving its number when asked which one answers.
-    :param begun: for each, ln P of its own answer beginning with the statement's first ``BEGINNING_TOKENS`` tokens.
     """
     if not statements:
         return []
     columns = _own_features(question, statements, embedder, term_weights)
     coefficients = ALONE
-    if pointed is not None and begun is not None:
+    if pointed is not None:
         coefficients = SCORED
-        columns |= {"pointed": _behind_best(pointed), "begun": _behind_best(begun)}
+        columns["pointed"] = _behind_best(pointed)
     rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
     return [
         Weighed(statement, _logistic(row, coefficients), row) for statement, row in zip(statements, rows, strict=True)
@@ -122,7 +118,7 @@ def _worth_most(able: Sequence[Weighed], best: float, most: int) -> set[int]:
     """Dynamic programme over (statements taken, whether the last one was): the numbers of the best selection."""
     states: dict[tuple[int, bool], tuple[float, tuple[int, ...]]] = {(0, False): (0.0, ())}
     for at, one in enumerate(able):
-        gain = one.probability / best - PRICE_OF_ONE
+        gain = one.probability / max(best, 1e-9) - PRICE_OF_ONE
         goes_on = at > 0 and _touch(able[at - 1].statement, one.statement)
         following: dict[tuple[int, bool], tuple[float, tuple[int, ...]]] = {}
         for (count, taken), (worth, numbers) in states.items():

@@ -24,9 +24,9 @@ _RULE = re.compile(r"\|?\s*:?-+:?\s*(\|\s*:?-+:?\s*)*\|?\s*\Z")
 _CELL = re.compile(r"(?<!\\)\|")
 _MARKER = re.compile(r"[ \t]*(?:[-*+]|\d+[.)])[ \t]+\Z")
 _POINTS_BACK = re.compile(
-    r"(?:(?:this|that|these|those|it|its|they|their|such|both|neither|otherwise|so|hence|therefore|thus|then|but|yet|here"
-    r"|however|instead|because of (?:this|that)|for (?:this|that) reason|without (?:it|them)|with (?:it|them)|the (?:former"
-    r"|latter|same)|in (?:this|that) case|each of (?:them|these))\b)",
+    r"(?:this|that|these|those|it|its|they|their|such|both|neither|otherwise|so|hence|therefore|thus|then|but|yet|here"
+    r"|however|instead|the (?:former|latter|same)|in (?:this|that) case|each of (?:them|these)"
+    r"|(?:without|with|because of|for) (?:it|them|this|that)(?: reason)?)\b",
     re.IGNORECASE,
 )
 
@@ -102,7 +102,7 @@ def _groups(text: str) -> Iterator[list[Unit]]:
         if waiting and formulas < _MOST_FORMULAS and waiting[-1].kind in (UnitKind.SENTENCE, UnitKind.MATH):
             after_formula = waiting[-1].kind is UnitKind.MATH
             goes_on = after_formula and unit.kind is UnitKind.SENTENCE and _GOES_ON.match(text, unit.start)
-            if unit.kind is UnitKind.MATH or goes_on:
+            if (unit.kind is UnitKind.MATH or goes_on) and not text[waiting[-1].end : unit.start].strip():
                 waiting.append(unit)
                 continue
         if waiting:
