@@ -9,6 +9,7 @@ What everything stands on
     protocols.py      the seams: Embedder, Generator, Scorer, Progress
     terms.py          technical text to index terms
     sentences.py      markdown to the smallest units that can be quoted
+    questions.py      a question to its aspects
     statements.py     passages to statements that can be quoted
     settings.py       studyrag.toml, environment and flags
 

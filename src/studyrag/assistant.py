@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from studyrag.building import Built, Changes
     from studyrag.index import Index
     from studyrag.packing import Span
+    from studyrag.quoting import Weighed
     from studyrag.retrieving import Query, Retriever
     from studyrag.settings import Settings
     from studyrag.statements import Statement
@@ -231,19 +232,39 @@ class Assistant:
         index = _timed(trace, "index", self.refresh)
         depth = max(4 * self._settings.passages, NEAREST)
         hits, query = self._retrieve(index, question, depth, None, paths, tags, trace)
+        found = self._with_aspects(question, hits, index, paths, tags, trace)
         evidence = _timed(trace, "evidence", lambda: self._evidence(hits, query))
         trace.add("coverage", 0.0, probability=evidence.probability, **evidence.features)
         generator = None if extract else self._generator
         if self._hopeless(evidence, generator):
             events: Iterator[Event] = iter([Answered(self._abstention(question, hits, trace))])
         elif generator is None:
-            events = self._extracted(question, hits, index, trace)
+            events = self._extracted(question, found, index, trace)
         else:
-            events = self._generated(question, hits, index, generator, evidence, trace)
+            events = self._generated(question, found, index, generator, evidence, trace)
         for event in events:
             if isinstance(event, Answered):
                 self.last_answer = event.answer
             yield event
+
+    def _with_aspects(
+        self,
+        question: str,
+        hits: Sequence[Hit],
+        index: Index,
+        paths: Sequence[str],
+        tags: Sequence[str],
+        trace: Trace,
+    ) -> Sequence[Hit]:
+        """The hits of the whole question, in turn with those of each aspect where it has several."""
+        from studyrag.fusing import in_turn
+        from studyrag.questions import aspects
+
+        parts = aspects(question)
+        if len(parts) == 1:
+            return hits
+        lists = [self._retrieve(index, part, len(hits), None, paths, tags, trace)[0] for part in parts if len(hits)]
+        return in_turn([hits, *lists])
 
     def _evidence(self, hits: Sequence[Hit], query: Query) -> Evidence:
         from studyrag.evidence import features, weigh
@@ -320,25 +341,23 @@ class Assistant:
         trace: Trace,
     ) -> Iterator[Event]:
         """The statements that answer, verbatim; a generator that can score has its say in which they are."""
-        from studyrag.prompting import number_replies, wants_more, which
-        from studyrag.quoting import FEW, MANY, choose, quoted, weigh
+        from studyrag.prompting import wants_more
+        from studyrag.questions import aspects
+        from studyrag.quoting import FEW, FEW_OF_EACH, MANY, choose, quoted
 
         started = time.perf_counter()
-        pointed = None
-        if isinstance(generator, Scorer) and statements:
-            pointed = generator.log_probabilities(which(prompt), number_replies(len(statements)))
-        weighed = weigh(
-            question,
-            statements,
-            embedder=self._embedder,
-            term_weights=self._retriever.term_weights,
-            pointed=pointed,
-        )
-        sentences, citations = quoted(choose(weighed, most=MANY if wants_more(question) else FEW))
-        trace.add("quote", (time.perf_counter() - started) * 1000, statements=len(weighed), quoted=len(sentences))
-        for one in weighed:
-            facts = {"number": one.statement.number, "probability": one.probability, **one.features}
-            trace.add("statement", 0.0, **facts, text=one.statement.text)
+        parts = aspects(question)
+        scorer = generator if isinstance(generator, Scorer) else None
+        weighed = [
+            self._weighed(question, part if len(parts) > 1 else "", statements, scorer, prompt) for part in parts
+        ]
+        most = MANY if wants_more(question) else FEW if len(parts) == 1 else FEW_OF_EACH
+        sentences, citations = quoted(choose(weighed, most=most))
+        trace.add("quote", (time.perf_counter() - started) * 1000, statements=len(statements), quoted=len(sentences))
+        for part, ones in zip(parts, weighed, strict=True):
+            for one in ones:
+                facts = {"number": one.statement.number, "probability": one.probability, **one.features}
+                trace.add("statement", 0.0, **facts, text=one.statement.text, asked=part)
         if not sentences:
             yield Answered(self._abstention(question, hits, trace))
             return
@@ -351,6 +370,28 @@ class Assistant:
         text = "".join(sentence.text for sentence in sentences).strip()
         name = generator.name if generator is not None else "extract"
         yield Answered(Answer(question, text, False, sentences, citations, (), name, trace.timings_ms()))
+
+    def _weighed(
+        self,
+        question: str,
+        aspect: str,
+        statements: Sequence[Statement],
+        scorer: Scorer | None,
+        prompt: Sequence[Message],
+    ) -> list[Weighed]:
+        from studyrag.prompting import number_replies, which
+        from studyrag.quoting import weigh
+
+        pointed = None
+        if scorer is not None and statements:
+            pointed = scorer.log_probabilities(which(prompt, aspect), number_replies(len(statements)))
+        return weigh(
+            [question, aspect] if aspect else [question],
+            statements,
+            embedder=self._embedder,
+            term_weights=self._retriever.term_weights,
+            pointed=pointed,
+        )
 
     def _generated(
         self,

@@ -6,8 +6,11 @@ for a chunk that an arm left out.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+from studyrag.records import Hit
 
 RRF_K = 60
 
@@ -62,3 +65,13 @@ def contenders(scores: Mapping[int, float], k: int) -> dict[int, float]:
 def ranked(scores: Mapping[int, float], *, ids: Mapping[int, str]) -> list[tuple[int, float]]:
     """(row, score) best first; ties break by chunk id, so that the order does not depend on the build."""
     return sorted(scores.items(), key=lambda item: (-item[1], ids[item[0]]))
+
+
+def in_turn(rankings: Sequence[Sequence[Hit]]) -> list[Hit]:
+    """The first of each ranking, then the second of each, and so on; a chunk once, where it comes first."""
+    found: dict[str, Hit] = {}
+    for place in itertools.zip_longest(*rankings):
+        for hit in place:
+            if hit is not None:
+                found.setdefault(hit.chunk.id, hit)
+    return list(found.values())

@@ -1,8 +1,9 @@
 """An answer in the notes' own words: the statements of the passages that answer the question, verbatim.
 
 Every statement gets the probability that it answers: logistic regression on how near it is to the question by meaning
-and by terms and, where a generator can weigh replies, on which statement the generator would point to. A small model reads far better than it writes: what it chooses is right more often than what it
-would have written, and cannot be made up. ``evals/fit_quoting.py`` fits the coefficients; docs/log.md has the trial.
+and by terms and, where a generator can weigh replies, on which statement the generator would point to. A small model
+reads better than it writes: what it points to is right more often than what it would have written, and is never made
+up. ``evals/fit_quoting.py`` fits the coefficients; docs/log.md has the trial.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ ALONE: Mapping[str, float] = {"intercept": -6.72, "cosine": 3.16, "share": 2.55,
 SCORED: Mapping[str, float] = {
     "intercept": -3.73, "cosine": 3.09, "share": 1.71, "heading": -0.68, "rank": 1.88, "pointed": 0.74,
 }  # fmt: skip
-FEW, MANY = 4, 10
-"""Most statements of an answer, and of one that was asked to be long."""
+FEW, FEW_OF_EACH, MANY = 4, 3, 10
+"""Most statements of an answer, for each aspect of a question that has several, and of a long answer."""
 PRICE_OF_ONE, PRICE_OF_A_RUN = 0.10, 0.20
 """What a statement, and a new run of statements, must bring in probability, as a share of the best one's."""
 
@@ -39,7 +40,7 @@ class Weighed:
 
 
 def weigh(
-    question: str,
+    questions: Sequence[str],
     statements: Sequence[Statement],
     *,
     embedder: Embedder,
@@ -48,11 +49,12 @@ def weigh(
 ) -> list[Weighed]:
     """Every statement with its probability, in the order given. No statements -> [].
 
+    :param questions: the question, or the whole question and the aspect of it that is meant, which count alike.
     :param pointed: for each statement, ln P of a generator giving its number when asked which one answers.
     """
     if not statements:
         return []
-    columns = _own_features(question, statements, embedder, term_weights)
+    columns = _own_features(questions, statements, embedder, term_weights)
     coefficients = ALONE
     if pointed is not None:
         coefficients = SCORED
@@ -64,18 +66,22 @@ def weigh(
 
 
 def _own_features(
-    question: str, statements: Sequence[Statement], embedder: Embedder, term_weights: TermWeights
+    questions: Sequence[str], statements: Sequence[Statement], embedder: Embedder, term_weights: TermWeights
 ) -> dict[str, list[float]]:
     """What can be said without a generator. Cosines are given as they are: they are absolute evidence."""
-    vectors = embedder.embed([question, *(statement.text for statement in statements)])
-    weights = term_weights(terms(question))
-    total = sum(weights.values()) or 1.0
+    vectors = embedder.embed([*questions, *(statement.text for statement in statements)])
+    asked, offered = vectors[: len(questions)], vectors[len(questions) :]
+    weights = [term_weights(terms(question)) for question in questions]
 
     def share(text: str) -> float:
-        return sum(weights.get(word, 0.0) for word in set(terms(text))) / total
+        held = set(terms(text))
+        shares = [
+            sum(weight for word, weight in one.items() if word in held) / (sum(one.values()) or 1.0) for one in weights
+        ]
+        return sum(shares) / len(shares)
 
     return {
-        "cosine": [float(cosine) for cosine in vectors[1:] @ vectors[0]],
+        "cosine": [float(cosine) for cosine in (offered @ asked.T).mean(axis=1)],
         "share": [share(statement.text) for statement in statements],
         "heading": [share(" ".join(statement.passage.headings)) for statement in statements],
         "rank": [1.0 / statement.passage.number for statement in statements],
@@ -93,25 +99,30 @@ def _logistic(row: Mapping[str, float], coefficients: Mapping[str, float]) -> fl
     return 1 / (1 + math.exp(-score))
 
 
-def choose(weighed: Sequence[Weighed], *, most: int) -> list[Statement]:
+def choose(weighed: Sequence[Sequence[Weighed]], *, most: int) -> list[Statement]:
     """The statements to quote, in reading order, passages with the better ones first. Nothing weighed -> [].
 
-    At most ``most``: those with the highest sum of probabilities after a price for each, and one for each run, so
-    that neighbours are preferred to fragments; the most probable one always. Added to them is what they need to be
-    understood: the sentence before one that opens with ``This``, and the sentence that announces a list.
+    For each aspect (one sequence of the same statements each) at most ``most``: those with the highest sum of
+    probabilities after a price for each, and one for each run, so that neighbours are preferred to fragments; the most
+    probable one always. Added to them is what they need to be understood: the sentence before one that opens with
+    ``This``, and the sentence that announces a list.
     """
-    able = [one for one in weighed if not one.statement.leads]
-    if not able:
-        return []
-    best = max(able, key=lambda one: (one.probability, -one.statement.number))
-    picked = _worth_most(able, best.probability, most) or {best.statement.number}
-    by_number = {one.statement.number: one.statement for one in weighed}
+    picked: set[int] = set()
+    best: dict[int, float] = {}
+    by_number = {one.statement.number: one.statement for aspect in weighed for one in aspect}
+    for aspect in weighed:
+        able = [one for one in aspect if not one.statement.leads]
+        if not able:
+            continue
+        favourite = max(able, key=lambda one: (one.probability, -one.statement.number))
+        picked |= _worth_most(able, favourite.probability, most) or {favourite.statement.number}
+        for one in able:
+            place = one.statement.passage.number
+            best[place] = max(best.get(place, 0.0), one.probability)
     for number in sorted(picked):
         picked |= _needed(by_number, number)
-    ranking = sorted(able, key=lambda one: (-one.probability, one.statement.number))
-    place = {one.statement.passage.number: -at for at, one in reversed(list(enumerate(ranking)))}
     chosen = [by_number[number] for number in picked]
-    return sorted(chosen, key=lambda one: (-place[one.passage.number], one.number))
+    return sorted(chosen, key=lambda one: (-best[one.passage.number], one.number))
 
 
 def _worth_most(able: Sequence[Weighed], best: float, most: int) -> set[int]:
