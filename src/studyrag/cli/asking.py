@@ -28,6 +28,9 @@ def ask(
     path: Paths = None,
     tag: Tags = None,
     extract: Annotated[bool, typer.Option("--extract", help="Best sentences of the notes, no generator.")] = False,
+    write: Annotated[
+        bool, typer.Option("--write", help="Let the generator write in its own words; each sentence is checked.")
+    ] = False,
     strict: Annotated[
         bool | None, typer.Option("--strict", help="Drop sentences that the notes do not support.")
     ] = None,
@@ -44,7 +47,7 @@ def ask(
 
     questions = _questions(question)
     first = _checked(next(questions, ""))
-    chosen = wiring.settings({"strict": strict, "generator": model})
+    chosen = wiring.settings({"strict": strict, "generator": model, "style": "write" if write else None})
     with wiring.assistant(chosen, generate=not extract, yes=yes, quiet=as_json) as assistant:
         batch = _is_batch(question)
         for one in _chain(first, questions):
