@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from studyrag.fusing import Candidate, contenders, ranked, reciprocal_rank, weighted_sum
+from studyrag.fusing import Candidate, contenders, in_turn, ranked, reciprocal_rank, weighted_sum
+from tests.makers import chunk, hit
 
 
 def candidate(row: int, lexical: float, cosine: float) -> Candidate:
@@ -72,3 +73,10 @@ def test_ties_break_by_the_chunks_id_and_not_by_its_row() -> None:
     ids = {0: "zz", 1: "aa", 2: "mm"}
     assert ranked({0: 0.5, 1: 0.5, 2: 0.9}, ids=ids) == [(2, 0.9), (1, 0.5), (0, 0.5)]
     assert ranked({}, ids=ids) == []
+
+
+def test_rankings_in_turn_give_each_its_best_first_and_a_chunk_once() -> None:
+    one, two, three = (hit(chunk(f"text {name}", name)) for name in "abc")
+    assert in_turn([[one, two], [two, three]]) == [one, two, three]
+    assert in_turn([[one], [], [three, two]]) == [one, three, two]
+    assert in_turn([]) == in_turn([[], []]) == []

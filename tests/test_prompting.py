@@ -62,6 +62,8 @@ def test_braces_in_a_question_or_a_note_are_no_template() -> None:
         "list all the metrics",
         "Give a comprehensive overview",
         "Write code for softmax",
+        "Describe the three layers of checks.",
+        "What are the main steps of boosting?",
     ],
 )
 def test_questions_that_ask_for_more_get_more(question: str) -> None:
@@ -69,7 +71,10 @@ def test_questions_that_ask_for_more_get_more(question: str) -> None:
     assert LONG in messages(question, [])[0].content
 
 
-@pytest.mark.parametrize("question", ["What is a proofreader?", "Why is attention scaled?", "What are derivatives?"])
+@pytest.mark.parametrize(
+    "question",
+    ["What is a proofreader?", "Why is attention scaled?", "What are derivatives?", "How many layers has it?"],
+)
 def test_other_questions_are_answered_shortly(question: str) -> None:
     assert not wants_more(question)
     assert SHORT in messages(question, [])[0].content

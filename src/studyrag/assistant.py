@@ -256,7 +256,7 @@ class Assistant:
         tags: Sequence[str],
         trace: Trace,
     ) -> Sequence[Hit]:
-        """The hits of the whole question, in turn with those of each aspect where it has several."""
+        """Hits of the whole question, two at a time, in turn with one of each aspect where it has several."""
         from studyrag.fusing import in_turn
         from studyrag.questions import aspects
 
@@ -264,7 +264,7 @@ class Assistant:
         if len(parts) == 1:
             return hits
         lists = [self._retrieve(index, part, len(hits), None, paths, tags, trace)[0] for part in parts if len(hits)]
-        return in_turn([hits, *lists])
+        return in_turn([hits[::2], hits[1::2], *lists])
 
     def _evidence(self, hits: Sequence[Hit], query: Query) -> Evidence:
         from studyrag.evidence import features, weigh

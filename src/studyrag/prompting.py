@@ -30,7 +30,8 @@ _COVERAGE = "\n\nFirst say only whether the notes above answer this question: Ye
 _ASKS_FOR_MORE = re.compile(
     r"\b(in detail|detailed|thorough(ly)?|at length|step[- ]by[- ]step|long answer|full (derivation|proof|list)"
     r"|everything|comprehensive(ly)?|in depth|elaborate|list all|all the|derive|proof of|prove that|walk me through"
-    r"|write code|implement)\b",
+    r"|write code|implement"
+    r"|(describe|list|name|what are|which are)( [\w-]+){0,4} (steps|stages|layers|phases|checks))\b",
     re.IGNORECASE,
 )
 
