@@ -36,8 +36,8 @@ def main() -> None:
                 f"### {question['id']} {question['question']}",
                 "",
                 f"{seconds:.1f} s, first token {answer.timings_ms.get('first_token', 0) / 1000:.1f} s, evidence"
-                f" {coverage['retrieval']:.2f} by retrieval, {coverage['probability']:.2f} in all (yes"
-                f" {coverage.get('yes_logit', float('nan')):.2f}); reference: {question['reference'] or 'none'}",
+                f" {coverage['retrieval']:.2f} by retrieval, {coverage['probability']:.2f} in all (found"
+                f" {coverage.get('found_logit', float('nan')):.2f}); reference: {question['reference'] or 'none'}",
                 "",
             ]
             if answer.abstained:

@@ -1,4 +1,4 @@
-"""Fits what ``quoting`` weighs statements with, and ``evidence`` a generator's yes or no, on evals/golden/calibration.jsonl.
+"""Fits what ``quoting`` weighs statements with, and ``evidence`` a generator's verdict, on evals/golden/calibration.jsonl.
 
 ``.venv/bin/python evals/fit_quoting.py collect OUT.jsonl`` asks every question (13 s each on two cores; goes on where
 it stopped), ``… fit OUT.jsonl`` prints the coefficients with leave-one-question-out results: how often the
@@ -81,7 +81,7 @@ def fit(source: Path) -> None:
         shown = {"intercept": model.intercept_[0], **dict(zip(features, model.coef_[0], strict=True))}
         print(name, {key: round(float(value), 2) for key, value in shown.items()})
         print("   first, two, three:", [round(first / len(reachable), 3) for first in firsts])
-    _fit_verdict([record for record in records if "yes_logit" in record["coverage"]])
+    _fit_verdict([record for record in records if "found_logit" in record["coverage"]])
 
 
 def _fit_verdict(records: list[dict[str, Any]]) -> None:
@@ -91,13 +91,13 @@ def _fit_verdict(records: list[dict[str, Any]]) -> None:
     from sklearn.model_selection import cross_val_predict
 
     chance = np.clip([record["coverage"]["retrieval"] for record in records], 1e-6, 1 - 1e-6)
-    table = np.column_stack([np.log(chance / (1 - chance)), [record["coverage"]["yes_logit"] for record in records]])
+    table = np.column_stack([np.log(chance / (1 - chance)), [record["coverage"]["found_logit"] for record in records]])
     truth = np.array([bool(record["evidence"]) for record in records])
     model = LogisticRegression(C=10)
     guessed = cross_val_predict(model, table, truth, cv=10, method="predict_proba")[:, 1]
     model.fit(table, truth)
     print(f"VERDICT on {len(records)} ({truth.sum()} answerable):", model.intercept_.round(2), model.coef_.round(2))
-    print(f"   AUC retrieval {roc_auc_score(truth, table[:, 0]):.3f}, yes {roc_auc_score(truth, table[:, 1]):.3f},"
+    print(f"   AUC retrieval {roc_auc_score(truth, table[:, 0]):.3f}, found {roc_auc_score(truth, table[:, 1]):.3f},"
           f" both (10-fold) {roc_auc_score(truth, guessed):.3f}")  # fmt: skip
     for bar in (0.3, 0.4, 0.5, 0.6):
         print(f"   at {bar}: refused {np.mean(guessed[truth] < bar):.3f} of answerable,"

@@ -68,7 +68,7 @@ class Scoring(Scripted):
             return [self.logit, 0.0]
         lines = messages[-1].content.split("\n")
         at = next((line.split()[0] for line in lines if line.startswith("(") and self.favourite in line), "(1)")
-        return [0.0 if at.startswith(reply) or self.favourite in reply else -9.0 for reply in replies]
+        return [-self.logit if reply == "(0" else 0.0 if at.startswith(reply) else -9.0 for reply in replies]
 
 
 Make = Callable[..., Assistant]
@@ -300,8 +300,7 @@ def test_a_generator_that_scores_points_to_sentences_and_writes_none(make: Make)
     events = list(make(scorer).ask(HOT))
     answer = answered(iter(events))
     assert scorer.prompts == []
-    assert len(scorer.weighed) == 2
-    assert len({messages[-1].content for messages in scorer.weighed}) == 1  # only the tails differ: evaluated once
+    assert len(scorer.weighed) == 1
     assert "It turns bitter when boiled." in answer.text
     assert "Green tea is brewed" in answer.text  # what "It" points back to
     assert shown(events) == answer.text

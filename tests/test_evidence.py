@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from studyrag.evidence import COEFFICIENTS, HOPELESS, features, hopeless, weigh, with_verdict
+from studyrag.evidence import COEFFICIENTS, HOPELESS, VERDICTS, features, hopeless, weigh, with_verdict
 from studyrag.records import Evidence, Hit
 from tests.makers import chunk, hit
 
@@ -81,13 +81,16 @@ def test_the_probability_is_the_logistic_of_the_weighted_sum() -> None:
     assert weigh(made, threshold=0).probability == pytest.approx(1 / (1 + math.exp(-score)))
 
 
+@pytest.mark.parametrize("kind", sorted(VERDICTS))
 @given(st.floats(0, 1), st.floats(-30, 30), st.floats(0.01, 10))
-def test_a_generators_yes_raises_the_probability_and_its_no_lowers_it(p: float, logit: float, more: float) -> None:
+def test_a_generators_yes_raises_the_probability_and_its_no_lowers_it(
+    kind: str, p: float, logit: float, more: float
+) -> None:
     evidence = Evidence(p, covered=False, features={"cosine": 0.1})
-    one, other = (with_verdict(evidence, value, threshold=0.5) for value in (logit, logit + more))
+    one, other = (with_verdict(evidence, kind, value, threshold=0.5) for value in (logit, logit + more))
     assert 0 <= one.probability <= other.probability <= 1
     assert one.covered == (one.probability >= 0.5)
-    assert one.features == {"cosine": 0.1, "yes_logit": logit}
+    assert one.features == {"cosine": 0.1, kind: logit}
 
 
 def test_evidence_is_hopeless_far_below_the_threshold_only() -> None:

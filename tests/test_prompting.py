@@ -103,9 +103,9 @@ def test_statements_are_numbered_through_all_passages_under_their_places() -> No
 @given(st.integers(1, 48))
 def test_replies_tell_all_numbers_apart(count: int) -> None:
     replies = number_replies(count)
-    assert len(replies) == count
-    for number, reply in enumerate(replies, start=1):
-        written = [f"({other})" for other in range(1, count + 1)]
+    assert len(replies) == count + 1
+    for number, reply in enumerate(replies):
+        written = [f"({other})" for other in range(count + 1)]
         assert [other for other in written if other.startswith(reply)] == [f"({number})"]
 
 

@@ -6,6 +6,7 @@ retrieval, the evidence check, packing, generation and attribution as a stream o
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -280,12 +281,11 @@ class Assistant:
             return hopeless(evidence, threshold=self._settings.min_coverage)
         return not evidence.covered
 
-    def _graded(self, prompt: Sequence[Message], evidence: Evidence, scorer: Scorer, trace: Trace) -> bool:
+    def _judged(self, evidence: Evidence, kind: str, logit: float, trace: Trace) -> bool:
+        """Whether to answer, now that the generator has read the passages."""
         from studyrag.evidence import with_verdict
-        from studyrag.prompting import covered
 
-        yes, no = _timed(trace, "grade", lambda: scorer.log_probabilities(covered(prompt), ["Yes", "No"]))
-        found = with_verdict(evidence, yes - no, threshold=self._settings.min_coverage)
+        found = with_verdict(evidence, kind, logit, threshold=self._settings.min_coverage)
         trace.add("coverage", 0.0, probability=found.probability, **found.features)
         return found.covered
 
@@ -329,7 +329,7 @@ class Assistant:
 
         context = self._context(hits, index, lambda text: len(text) // 4, self._settings.context_tokens)
         yield Reading(context)
-        yield from self._quoted(question, statements(context.passages), hits, None, (), trace)
+        yield from self._quoted(question, statements(context.passages), hits, None, (), None, trace)
 
     def _quoted(
         self,
@@ -338,19 +338,30 @@ class Assistant:
         hits: Sequence[Hit],
         generator: Generator | None,
         prompt: Sequence[Message],
+        evidence: Evidence | None,
         trace: Trace,
     ) -> Iterator[Event]:
-        """The statements that answer, verbatim; a generator that can score has its say in which they are."""
+        """The statements that answer, verbatim; a generator that can score has its say in which, and whether any do."""
         from studyrag.prompting import wants_more
         from studyrag.questions import aspects
         from studyrag.quoting import FEW, FEW_OF_EACH, MANY, choose, quoted
 
         started = time.perf_counter()
+        scorer = generator if isinstance(generator, Scorer) and statements else None
+        whole = self._pointed(scorer, prompt, "", len(statements)) if scorer is not None else None
+        trace.add("point", (time.perf_counter() - started) * 1000)
+        if whole is not None and evidence is not None and not self._judged(evidence, "found_logit", whole[1], trace):
+            yield Answered(self._abstention(question, hits, trace))
+            return
+        started = time.perf_counter()
         parts = aspects(question)
-        scorer = generator if isinstance(generator, Scorer) else None
-        weighed = [
-            self._weighed(question, part if len(parts) > 1 else "", statements, scorer, prompt) for part in parts
-        ]
+        if len(parts) == 1:
+            weighed = [self._weighed([question], statements, whole)]
+        else:
+            pointed = [self._pointed(scorer, prompt, part, len(statements)) if scorer else None for part in parts]
+            weighed = [
+                self._weighed([question, part], statements, one) for part, one in zip(parts, pointed, strict=True)
+            ]
         most = MANY if wants_more(question) else FEW if len(parts) == 1 else FEW_OF_EACH
         sentences, citations = quoted(choose(weighed, most=most))
         trace.add("quote", (time.perf_counter() - started) * 1000, statements=len(statements), quoted=len(sentences))
@@ -371,26 +382,25 @@ class Assistant:
         name = generator.name if generator is not None else "extract"
         yield Answered(Answer(question, text, False, sentences, citations, (), name, trace.timings_ms()))
 
-    def _weighed(
-        self,
-        question: str,
-        aspect: str,
-        statements: Sequence[Statement],
-        scorer: Scorer | None,
-        prompt: Sequence[Message],
-    ) -> list[Weighed]:
+    def _pointed(self, scorer: Scorer, prompt: Sequence[Message], aspect: str, count: int) -> tuple[list[float], float]:
+        """ln P of pointing to each statement, and the logit of pointing to any of them against none."""
         from studyrag.prompting import number_replies, which
+
+        none, *numbers = scorer.log_probabilities(which(prompt, aspect), number_replies(count))
+        highest = max(numbers)
+        return numbers, highest + math.log(sum(math.exp(number - highest) for number in numbers)) - none
+
+    def _weighed(
+        self, questions: Sequence[str], statements: Sequence[Statement], pointed: tuple[list[float], float] | None
+    ) -> list[Weighed]:
         from studyrag.quoting import weigh
 
-        pointed = None
-        if scorer is not None and statements:
-            pointed = scorer.log_probabilities(which(prompt, aspect), number_replies(len(statements)))
         return weigh(
-            [question, aspect] if aspect else [question],
+            questions,
             statements,
             embedder=self._embedder,
             term_weights=self._retriever.term_weights,
-            pointed=pointed,
+            pointed=None if pointed is None else pointed[0],
         )
 
     def _generated(
@@ -419,14 +429,11 @@ class Assistant:
         trace.add("pack", (time.perf_counter() - started) * 1000, tokens=context.tokens, left_out=context.left_out)
         yield Reading(context)
         prompt = prompt_of(context.passages)
-        if isinstance(generator, Scorer) and not self._graded(prompt, evidence, generator, trace):
-            yield Answered(self._abstention(question, hits, trace))
-            return
         found = statements(context.passages) if quotes else ()
         if found:
-            yield from self._quoted(question, found, hits, generator, prompt, trace)
+            yield from self._quoted(question, found, hits, generator, prompt, evidence, trace)
         else:
-            yield from self._written(question, context, hits, generator, prompt, trace)
+            yield from self._written(question, context, hits, generator, prompt, evidence, trace)
 
     def _written(
         self,
@@ -435,11 +442,19 @@ class Assistant:
         hits: Sequence[Hit],
         generator: Generator,
         prompt: Sequence[Message],
+        evidence: Evidence,
         trace: Trace,
     ) -> Iterator[Event]:
         """The generator's own words, each sentence with the lines that support it or marked as unsupported."""
         from studyrag.attributing import Attributor
+        from studyrag.prompting import covered
 
+        if isinstance(generator, Scorer):
+            scorer = generator
+            yes, no = _timed(trace, "grade", lambda: scorer.log_probabilities(covered(prompt), ["Yes", "No"]))
+            if not self._judged(evidence, "yes_logit", yes - no, trace):
+                yield Answered(self._abstention(question, hits, trace))
+                return
         attributor = Attributor(
             question, context.passages, embedder=self._embedder, term_weights=self._retriever.term_weights
         )

@@ -22,7 +22,12 @@ COEFFICIENTS: Mapping[str, float] = {
     "covered_all": 1.08,
     "unknown": -2.88,
 }
-VERDICT: Mapping[str, float] = {"intercept": -0.62, "odds": 1.03, "yes_logit": 2.17}
+VERDICTS: Mapping[str, Mapping[str, float]] = {
+    "yes_logit": {"intercept": -0.62, "odds": 1.03, "logit": 2.17},
+    "found_logit": {"intercept": 0.0, "odds": 1.0, "logit": 1.0},
+}
+"""How to read what a generator says of the passages: Yes against No when it is asked whether they answer, and any of
+the numbered statements against none of them when it is asked which answers."""
 HOPELESS = 0.2
 
 
@@ -56,15 +61,16 @@ def hopeless(evidence: Evidence, *, threshold: float) -> bool:
     return evidence.probability < HOPELESS * threshold
 
 
-def with_verdict(evidence: Evidence, yes_logit: float, *, threshold: float) -> Evidence:
+def with_verdict(evidence: Evidence, kind: str, logit: float, *, threshold: float) -> Evidence:
     """The evidence together with the generator's own reading of the passages, before it writes a word.
 
-    Logistic regression on the log-odds of ``evidence`` and on the logit of Yes against No.
+    Logistic regression on the log-odds of ``evidence`` and on ``logit``, which is of the ``kind`` of a key of VERDICTS.
     """
+    verdict = VERDICTS[kind]
     odds = math.log(max(evidence.probability, 1e-9) / max(1 - evidence.probability, 1e-9))
-    score = VERDICT["intercept"] + VERDICT["odds"] * odds + VERDICT["yes_logit"] * yes_logit
+    score = verdict["intercept"] + verdict["odds"] * odds + verdict["logit"] * logit
     probability = 1 / (1 + math.exp(-score))
-    return Evidence(probability, probability >= threshold, {**evidence.features, "yes_logit": yes_logit})
+    return Evidence(probability, probability >= threshold, {**evidence.features, kind: logit})
 
 
 def weigh(values: Mapping[str, float], *, threshold: float) -> Evidence:
