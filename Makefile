@@ -15,11 +15,11 @@ LLAMA_OPTIONS := -DLLAVA_BUILD=OFF -DLLAMA_BUILD_TOOLS=OFF -DLLAMA_BUILD_SERVER=
   -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_APP=OFF -DLLAMA_OPENSSL=OFF \
   '-DCMAKE_PROJECT_llama_cpp_INCLUDE=$(CURDIR)/packaging/llama-cpp.cmake'
 
-.PHONY: ask setup setup-test test check format bench clean help
+.PHONY: ask setup setup-test test check format bench eval clean help
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | head -4
-	@echo 'also: make check | bench | format | setup | setup-test | clean'
+	@echo 'also: make check | bench | eval | format | setup | setup-test | clean'
 
 ask: $(BIN)/.ready
 	@$(if $(value Q),,echo 'error: no question'; echo '  fix: make ask Q="What is a KV cache?"'; exit 2)
@@ -64,6 +64,15 @@ format: $(BIN)/.ready-dev
 bench: setup-test
 	@$(BIN)/studyrag models pull qwen2.5-coder-1.5b-instruct --yes
 	$(BIN)/python benchmarks/speed.py
+
+$(BIN)/.ready-evals: $(BIN)/.ready
+	@echo '== installing what the evaluations need'
+	$(BIN)/python -m pip install -e '.[evals]'
+	@touch $@
+
+eval: $(BIN)/.ready-evals
+	@$(BIN)/studyrag models pull all-MiniLM-L6-v2 --yes
+	@$(BIN)/studyrag eval retrieval --baseline evals/baselines/retrieval.json
 
 clean:
 	rm -rf $(VENV) indexes/corpus

@@ -13,7 +13,7 @@ from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).parent
+CALIBRATION = Path(__file__).parent / "golden" / "calibration.jsonl"
 
 
 def collect(out: Path, source: Path) -> None:
@@ -22,7 +22,8 @@ def collect(out: Path, source: Path) -> None:
     questions = [json.loads(line) for line in source.read_text(encoding="utf-8").splitlines()]
     done = {json.loads(line)["id"] for line in out.read_text(encoding="utf-8").splitlines()} if out.exists() else set()
     # answerable and unanswerable in turn, so that a part of the run is a fair sample
-    questions.sort(key=lambda one: (int(one["id"][1:]) % 4, int(one["id"][1:]), one["id"]))
+    if source == CALIBRATION:
+        questions.sort(key=lambda one: (int(one["id"][1:]) % 4, int(one["id"][1:]), one["id"]))
     with (
         wiring.assistant(wiring.settings({}), generate=True, quiet=True) as assistant,
         out.open("a", encoding="utf-8") as file,
@@ -107,6 +108,6 @@ def _fit_verdict(records: list[dict[str, Any]]) -> None:
 if __name__ == "__main__":
     verb, path = sys.argv[1], Path(sys.argv[2])
     if verb == "collect":
-        collect(path, Path(sys.argv[3]) if len(sys.argv) > 3 else HERE / "golden" / "calibration.jsonl")
+        collect(path, Path(sys.argv[3]) if len(sys.argv) > 3 else CALIBRATION)
     else:
         fit(path)

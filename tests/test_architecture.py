@@ -42,6 +42,9 @@ LATE = (
     "huggingface_hub",
     "langchain_text_splitters",
     "yaml",
+    "ir_measures",
+    "matplotlib",
+    "scipy",
 )
 """Imported when they are needed, never by importing a module of the package."""
 RUNS_CODE = ("pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal")

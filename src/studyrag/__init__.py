@@ -52,6 +52,7 @@ Question to answer (stages)
 
 The whole
     assistant.py      the facade: settings in, answers out
+    evals/            retrieval measured on golden questions
     cli/              the command line
     __main__.py       ``python -m studyrag``
 """

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from studyrag.cli import asking, models, upkeep
+from studyrag.cli import asking, evaluating, models, upkeep
 
 app = typer.Typer(
     name="studyrag",
@@ -23,6 +23,7 @@ app.command("index")(upkeep.index)
 app.command("status")(upkeep.status)
 app.command("doctor")(upkeep.doctor)
 app.add_typer(models.app, name="models")
+app.add_typer(evaluating.app, name="eval")
 
 
 def _version(asked: bool) -> None:
