@@ -38,6 +38,12 @@ class Recorder(LlamaCpp):
         self.reply = []
         return super().stream(messages, max_tokens=max_tokens)
 
+    def log_probabilities(
+        self, messages: Sequence[Message], replies: Sequence[str], *, most_tokens: int = 8
+    ) -> list[float]:
+        self.prompt = [token for block in self._blocks(messages) for token in block]
+        return super().log_probabilities(messages, replies, most_tokens=most_tokens)
+
     def record(self) -> None:
         """Starts keeping what is sampled."""
         native, _ = self._loaded()
@@ -69,15 +75,20 @@ class Timed:
 
 
 def main(rounds: int, model: Path, questions: list[str]) -> None:
-    settings = load_settings(Path.cwd())
+    settings = load_settings(Path.cwd()).model_copy(update={"style": "write"})
     window, threads = context_window(settings), settings.threads or allowed_cores()
     ours = Recorder(model, name=model.stem, context_tokens=window, threads=threads)
     ours.record()
     bare = NativeModel(model, context_tokens=window, threads=threads)
-    assistant = Assistant(settings, open_embedder(settings), ours)
+    embedder = open_embedder(settings)
+    assistant = Assistant(settings, embedder, ours)
+    quoting = Assistant(settings.model_copy(update={"style": "quote"}), embedder, ours)
     taken: dict[str, list[float]] = {
         name: []
-        for name in ("evidence", "first_token", "shown", "prefill", "decode", "bare_decode", "prompt_tokens", "tokens")
+        for name in (
+            *("evidence", "first_token", "shown", "prefill", "decode", "bare_decode", "prompt_tokens", "tokens"),
+            *("quoted", "quoted_prefill"),
+        )
     }
     warmed = False
     for question in questions:
@@ -101,6 +112,9 @@ def main(rounds: int, model: Path, questions: list[str]) -> None:
         taken["bare_decode"].append(steps / decode)
         taken["prompt_tokens"].append(len(ours.prompt))
         taken["tokens"].append(steps)
+        quoted, quoted_prefill = _quoted(quoting, ours, bare, question)
+        taken["quoted"].append(quoted)
+        taken["quoted_prefill"].append(quoted_prefill)
         if len(taken["tokens"]) == rounds:
             break
     print(json.dumps(taken | {"threads": threads}))
@@ -119,6 +133,16 @@ def _ask(assistant: Assistant, ours: Recorder, question: str) -> Timed | None:
         elif isinstance(event, Answered):
             end = now
     return Timed(evidence, ours.first_at - started, shown, end) if shown else None
+
+
+def _quoted(assistant: Assistant, ours: Recorder, bare: NativeModel, question: str) -> tuple[float, float]:
+    """Seconds from the question to the end of an answer in the notes' words, and of the bare prefill of its prompt."""
+    ours.forget()
+    started = time.perf_counter()
+    for _ in assistant.ask(question):
+        pass
+    taken = time.perf_counter() - started
+    return taken, _bare(bare, ours.prompt, ours.prompt[:1])[0]
 
 
 def _bare(native: NativeModel, prompt: Sequence[int], reply: Sequence[int]) -> tuple[float, float]:

@@ -111,12 +111,14 @@ def answer(plan: Plan) -> list[Row]:
     prompt = f"{sample['prompt_tokens'].median:.0f} tokens of prompt, {found['threads']} threads"
     reply = f"{sample['tokens'].median:.0f} tokens of answer, attribution included"
     return [
-        ratio("answer, time to first token", sample["first_token"], ("llama.cpp's prefill", sample["prefill"]), "s",
-              Bar(1.1, "×"), note=prompt),
-        ratio("answer, first text on screen", sample["shown"], ("llama.cpp's prefill", sample["prefill"]), "s", None,
-              note="held until a sentence stands on the notes"),
-        ratio("answer, decode rate", sample["decode"], ("llama.cpp's own", sample["bare_decode"]), "tokens/s",
+        ratio("written answer, time to first token", sample["first_token"],
+              ("llama.cpp's prefill", sample["prefill"]), "s", Bar(1.1, "×"), note=prompt),
+        ratio("written answer, first text on screen", sample["shown"],
+              ("llama.cpp's prefill", sample["prefill"]), "s", None, note="held until a sentence stands on the notes"),
+        ratio("written answer, decode rate", sample["decode"], ("llama.cpp's own", sample["bare_decode"]), "tokens/s",
               Bar(0.95, "×", at_least=True), note=reply),
+        ratio("answer in the notes' words, whole", sample["quoted"],
+              ("llama.cpp's prefill", sample["quoted_prefill"]), "s", None, note="to the last sentence"),
         ratio("answer, evidence list", sample["evidence"], ("the first token", sample["first_token"]), "s",
               Bar(0.5, "×"), note="shown before generation starts"),
     ]  # fmt: skip
