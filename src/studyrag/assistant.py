@@ -223,9 +223,9 @@ class Assistant:
     ) -> Iterator[Event]:
         """Events in order: Reading, then Pieces with an Attributed after each sentence, then one Answered.
 
-        An abstention is one Answered: before any generation where retrieval finds too little, after a Reading where
-        the generator finds no answer in the passages, or where nothing that it wrote is supported by them. Nothing is
-        shown before the first supported sentence.
+        An abstention is one Answered: at once where retrieval finds too little, after a Reading where the generator
+        points to none of the statements, or where nothing that it wrote is supported by them. Nothing that it writes
+        is shown before its first supported sentence.
         """
         check_question(question)
         self.last_answer = None
