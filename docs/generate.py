@@ -95,9 +95,8 @@ def entries() -> tuple[Entry, ...]:
 
     found = []
     for file in CORPUS.glob("*/*.md"):
-        matter = file.read_text(encoding="utf-8").split("---\n", 2)[1]
         if file.name != "README.md":
-            meta = yaml.safe_load(matter)
+            meta = yaml.safe_load(file.read_text(encoding="utf-8").split("---\n", 2)[1])
             lists = {name: tuple(meta[name]) for name in ("roles", "prerequisites", "last_24h")}
             found.append(Entry(*(meta[name] for name in ("path", "title", "level", "phase", "hours")), **lists))
     ordered: list[Entry] = []

@@ -36,7 +36,7 @@ def main() -> None:
         for question in questions:
             hits, query = assistant._retrieve(index, question["question"], 16, None, (), (), Trace())
             weights = assistant._retriever.term_weights(query.terms)
-            values = features(hits, weights, query.unknown)
+            values = features(hits, weights, query.unknown, query.text)
             question["features"] = values
             question["top"] = [hit.chunk.note_id for hit in hits[:5]]
             found.append([values[one] for one in NAMES])

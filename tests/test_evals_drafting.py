@@ -84,6 +84,7 @@ def test_drafts_are_refused_until_they_are_checked(tmp_path: Path) -> None:
 
 @given(markdown)
 def test_every_draft_quotes_its_note_verbatim_and_ids_are_unique(text: str) -> None:
+    text = f"# Words\n\n{text}"
     found = drafts([note(text), note(text, "twice.md")])
     assert stale(found, {"note.md": note(text).text, "twice.md": note(text).text}) == ()
     assert len({one.id for one in found}) == len(found)

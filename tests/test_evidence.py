@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from studyrag.evidence import COEFFICIENTS, HOPELESS, VERDICTS, features, hopeless, weigh, with_verdict
+from studyrag.evidence import COEFFICIENTS, HOPELESS, VERDICTS, features, hopeless, strange_names, weigh, with_verdict
 from studyrag.records import Evidence, Hit
 from tests.makers import chunk, hit
 
@@ -100,3 +100,32 @@ def test_evidence_is_hopeless_far_below_the_threshold_only() -> None:
     assert hopeless(at(HOPELESS * 0.5 - 0.01), threshold=0.5)
     assert not hopeless(at(HOPELESS * 0.5 + 0.01), threshold=0.5)
     assert not hopeless(at(0.0), threshold=0.0)
+
+
+@pytest.mark.parametrize(
+    ("question", "names"),
+    [
+        ("How does Kestrel normalisation work?", ("Kestrel",)),
+        ("What does the Harlow–Venn gate do?", ("Harlow–Venn",)),
+        ("Does LoRA+ help?", ("LoRA+",)),
+        ("whats echo-gated routing", ("echo-gated",)),
+        ("Kestrels fly.", ()),
+        ("It ends. Kestrels fly.", ()),
+        ("how do kestrels fly?", ()),
+        ("What is a kettle-heat curve?", ()),
+        ("", ()),
+    ],
+)
+def test_strange_names_are_written_as_names_and_hold_a_term_that_no_note_holds(
+    question: str, names: tuple[str, ...]
+) -> None:
+    unknown = ["kestrel", "harlow", "venn", "lora+", "echo", "kettleheat"]
+    assert strange_names(question, unknown) == names
+
+
+def test_a_name_that_no_note_knows_lowers_the_probability() -> None:
+    plain, named = (
+        weigh(features([KETTLE], WEIGHTS, ["kestrel"], question), threshold=0.5).probability
+        for question in ("how does a kestrel boil water", "how does a Kestrel boil water")
+    )
+    assert named < plain

@@ -271,7 +271,7 @@ class Assistant:
         from studyrag.evidence import features, weigh
 
         weights = self._retriever.term_weights(query.terms)
-        return weigh(features(hits, weights, query.unknown), threshold=self._settings.min_coverage)
+        return weigh(features(hits, weights, query.unknown, query.text), threshold=self._settings.min_coverage)
 
     def _hopeless(self, evidence: Evidence, generator: Generator | None) -> bool:
         """Whether to abstain at once. A generator that can grade the passages is asked where retrieval is unsure."""

@@ -8,38 +8,61 @@ questions; docs/log.md has the numbers.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 
 from studyrag.records import Evidence, Hit, embedding_text
 from studyrag.terms import terms
 
+_WORD = re.compile(r"\w+(?:[-–‑'’]\w+)*\+*")
+_DASH = re.compile(r"[-–‑]")
 TOP = 5
 COEFFICIENTS: Mapping[str, float] = {
-    "intercept": -5.77,
-    "cosine": 5.86,
-    "cosine_mean": 4.5,
-    "covered": 3.09,
-    "covered_all": 1.08,
-    "unknown": -2.88,
+    "intercept": -6.32,
+    "cosine": 6.96,
+    "cosine_mean": 4.84,
+    "covered": 2.08,
+    "covered_all": 0.67,
+    "unknown": -2.49,
+    "named": -2.42,
 }
 VERDICTS: Mapping[str, Mapping[str, float]] = {
-    "yes_logit": {"intercept": -0.62, "odds": 1.03, "logit": 2.17},
-    "found_logit": {"intercept": 0.0, "odds": 1.0, "logit": 1.0},
+    "yes_logit": {"intercept": 0.29, "odds": 1.04, "logit": 1.73},
+    "found_logit": {"intercept": -3.18, "odds": 0.91, "logit": 0.72},
 }
 """How to read what a generator says of the passages: Yes against No when it is asked whether they answer, and any of
 the numbered statements against none of them when it is asked which answers."""
 HOPELESS = 0.2
 
 
-def features(hits: Sequence[Hit], weights: Mapping[str, float], unknown: Sequence[str]) -> dict[str, float]:
+def strange_names(question: str, unknown: Sequence[str]) -> tuple[str, ...]:
+    """Words of the question that are written as names (Kestrel, LoRA+, echo-gated) and hold an ``unknown`` term.
+
+    A capital that only begins a sentence does not make a name.
+    """
+    strange = set(unknown)
+    found = []
+    for match in _WORD.finditer(question):
+        word = match.group()
+        begins = not question[: match.start()].strip() or question[: match.start()].rstrip()[-1] in ".?!"
+        named = any(letter.isupper() for letter in word[1 if begins else 0 :]) or any(mark in word for mark in "-–‑+")
+        if named and any(strange.intersection(terms(part)) for part in _DASH.split(word)):
+            found.append(word)
+    return tuple(found)
+
+
+def features(
+    hits: Sequence[Hit], weights: Mapping[str, float], unknown: Sequence[str], question: str = ""
+) -> dict[str, float]:
     """All in [-1, 1]. ``weights`` are the question's terms with their idf; no hits -> zeros and all unknown.
 
     cosine: best hit; cosine_mean: mean of the best three; covered: share of the weight found in the hit that covers
-    most; covered_all: share found in the best ``TOP`` together; unknown: share of the weight that no note holds.
+    most; covered_all: share found in the best ``TOP`` together; unknown: share of the weight that no note holds;
+    named: 1 when the ``question`` names something that no note does.
     """
     total = sum(weights.values())
     if not hits:
-        return {"cosine": 0.0, "cosine_mean": 0.0, "covered": 0.0, "covered_all": 0.0, "unknown": 1.0}
+        return {"cosine": 0.0, "cosine_mean": 0.0, "covered": 0.0, "covered_all": 0.0, "unknown": 1.0, "named": 0.0}
     cosines = sorted((hit.cosine for hit in hits), reverse=True)
     held = [set(terms(embedding_text(hit.chunk))) for hit in hits[:TOP]]
     everything = set().union(*held)
@@ -53,6 +76,7 @@ def features(hits: Sequence[Hit], weights: Mapping[str, float], unknown: Sequenc
         "covered": max(share(words) for words in held),
         "covered_all": share(everything),
         "unknown": share(set(unknown)),
+        "named": float(bool(strange_names(question, unknown))),
     }
 
 

@@ -1,6 +1,6 @@
 """A BEIR data set (corpus.jsonl, queries.jsonl, qrels/test.tsv) as notes in a temporary index, with graded relevance.
 
-Source of the format: Thakur et al. 2021, BEIR. Each document becomes one note, read as markdown.
+Source of the format: Thakur et al. 2021, BEIR. Each document becomes a note of one paragraph.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from studyrag.settings import Settings
 
 _FILES = "a BEIR folder has corpus.jsonl, queries.jsonl and qrels/test.tsv"
+
+_MARKS = tuple("#>|-+*`~=_")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +123,11 @@ def evaluate_beir(
 
 
 def _as_note(title: str, text: str) -> str:
-    """The blank line keeps a text that begins like front matter from being read as such."""
+    """A heading and one paragraph: in plain text, no rule, heading or front matter is meant."""
     heading = f"# {' '.join(title.split())}\n" if title.strip() else ""
-    return f"{heading}\n{text}\n"
+    flat = " ".join(text.split())
+    guard = "\\" if flat[:1] in _MARKS else ""
+    return f"{heading}\n{guard}{flat}\n"
 
 
 def _as_golden(key: str, text: str, grades: Mapping[str, int], names: Mapping[str, str]) -> Golden:

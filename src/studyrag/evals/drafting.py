@@ -33,7 +33,7 @@ def drafts(notes: Sequence[Note], *, per_note: int = PER_NOTE) -> tuple[Golden, 
     for note in notes:
         seen: set[str] = set()
         for kind, question, evidence in _proposals(note, common):
-            if len(seen) >= 2 * per_note or evidence in seen or question.casefold() in seen:
+            if not question or len(seen) >= 2 * per_note or evidence in seen or question.casefold() in seen:
                 continue
             seen.update((evidence, question.casefold()))
             number = f"draft-{len(found) + 1:04}"

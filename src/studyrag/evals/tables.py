@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,8 @@ from studyrag.evals.measuring import Mean
 from studyrag.evals.results import ArmResult, Means, Results
 
 GROUP_METRICS = ("note Success@1", "note Success@5", "note RR@10", "note nDCG@10", "quote R@5", "quote R@10")
+_MARKS = re.compile(r"[|`*$]|(?<!\w)_|_(?!\w)")
+"""What markdown reads as more than itself; an underscore inside a word is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,9 +141,7 @@ def _markdown(table: Table) -> str:
 def _cell(text: str) -> str:
     """One line that markdown shows as it is."""
     flat = html.escape(" ".join(text.split()), quote=False).replace("\\", "\\\\")
-    for mark in "|`*_$":
-        flat = flat.replace(mark, f"\\{mark}")
-    return flat
+    return _MARKS.sub(r"\\\g<0>", flat)
 
 
 def as_html(made: Sequence[Table]) -> str:
