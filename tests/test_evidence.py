@@ -22,7 +22,7 @@ values = st.fixed_dictionaries({name: st.floats(-1, 1) for name in COEFFICIENTS 
 def test_features_are_shares_of_the_questions_weight_and_cosines() -> None:
     found = features([OVEN, KETTLE], WEIGHTS, ["quokka"])
     assert found == pytest.approx(
-        {"cosine": 0.8, "cosine_mean": 0.7, "covered": 3 / 8, "covered_all": 4 / 8, "unknown": 4 / 8}
+        {"cosine": 0.8, "cosine_mean": 0.7, "covered": 3 / 8, "covered_all": 4 / 8, "unknown": 4 / 8, "named": 0.0}
     )
 
 
@@ -43,7 +43,14 @@ def test_only_the_best_hits_are_searched_for_the_questions_words() -> None:
 
 def test_no_hits_and_no_words_are_no_evidence() -> None:
     nothing = features([], WEIGHTS, [])
-    assert nothing == {"cosine": 0.0, "cosine_mean": 0.0, "covered": 0.0, "covered_all": 0.0, "unknown": 1.0}
+    assert nothing == {
+        "cosine": 0.0,
+        "cosine_mean": 0.0,
+        "covered": 0.0,
+        "covered_all": 0.0,
+        "unknown": 1.0,
+        "named": 0.0,
+    }
     assert not weigh(nothing, threshold=0.5).covered
     assert features([KETTLE], {}, [])["covered"] == 0.0
 

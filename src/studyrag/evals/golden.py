@@ -16,7 +16,7 @@ from typing import Any
 from studyrag.errors import Misuse
 
 UNANSWERABLE = "unanswerable"
-PLACES = ("evals/golden/questions.jsonl", "evals/golden/parts", "golden.jsonl")
+PLACES = ("evals/golden/questions.jsonl", "golden.jsonl")
 """Where questions are looked for beside studyrag.toml: the first that is there."""
 _TEXTS = ("id", "kind", "style", "question", "reference")
 _LISTS = ("notes", "evidence")
