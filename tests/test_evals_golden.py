@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from studyrag.errors import Misuse
 from studyrag.evals.golden import Golden, find_golden, held_back, is_held_back, load, select, stale
+from tests.conftest import REPOSITORY
 
 GOOD: dict[str, Any] = {
     "id": "q1",
@@ -98,8 +100,7 @@ def test_the_first_place_that_is_there_is_taken(tmp_path: Path) -> None:
         find_golden(tmp_path)
     write(tmp_path / "golden.jsonl", GOOD)
     assert find_golden(tmp_path).name == "golden.jsonl"
-    (tmp_path / "evals/golden/parts").mkdir(parents=True)
-    assert find_golden(tmp_path).name == "parts"
+    (tmp_path / "evals/golden").mkdir(parents=True)
     write(tmp_path / "evals/golden/questions.jsonl", GOOD)
     assert find_golden(tmp_path).name == "questions.jsonl"
 
@@ -137,3 +138,29 @@ def test_selections_are_two_parts_of_all() -> None:
     held, free = select(questions, "held-back"), select(questions, "open")
     assert held and free
     assert sorted([*held, *free], key=lambda one: int(one.id)) == list(select(questions, "all"))
+
+
+CORPUS = REPOSITORY / "corpus"
+TEXTS = {
+    file.relative_to(CORPUS).as_posix(): file.read_text(encoding="utf-8")
+    for file in CORPUS.glob("*/*.md")
+    if file.name != "README.md"
+}
+SHIPPED = load(REPOSITORY / "evals" / "golden" / "questions.jsonl")
+
+
+@pytest.mark.parametrize("file", ["questions.jsonl", "calibration.jsonl", "first_questions.jsonl"])
+def test_every_quote_of_the_golden_questions_stands_in_its_note(file: str) -> None:
+    assert stale(load(REPOSITORY / "evals" / "golden" / file), TEXTS) == ()
+
+
+def test_the_golden_set_is_large_and_mixed() -> None:
+    answerable = [one for one in SHIPPED if one.answerable]
+    assert len(SHIPPED) >= 400
+    asked = Counter(note for one in answerable for note in one.notes)
+    assert {note for note in TEXTS if asked[note] < 5} == set()
+    assert sum(len(one.notes) > 1 for one in answerable) >= 40
+    assert len(SHIPPED) - len(answerable) >= 80
+    assert sum(one.style == "colloquial" for one in SHIPPED) * 3 >= len(SHIPPED)
+    assert len({one.question.casefold() for one in SHIPPED}) == len(SHIPPED)
+    assert 0.1 < sum(map(is_held_back, answerable)) / len(answerable) < 0.35
