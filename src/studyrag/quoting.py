@@ -20,13 +20,13 @@ from studyrag.terms import terms
 TermWeights = Callable[[Sequence[str]], Mapping[str, float]]
 """Weight of each distinct term."""
 
-ALONE: Mapping[str, float] = {"intercept": -6.72, "cosine": 3.16, "share": 2.55, "heading": -1.17, "rank": 4.03}
+ALONE: Mapping[str, float] = {"intercept": -6.34, "cosine": 2.69, "share": 4.12, "heading": -0.62, "rank": 3.37}
 SCORED: Mapping[str, float] = {
-    "intercept": -3.73, "cosine": 3.09, "share": 1.71, "heading": -0.68, "rank": 1.88, "pointed": 0.74,
+    "intercept": -4.17, "cosine": 2.23, "share": 3.57, "heading": -0.42, "rank": 2.01, "pointed": 0.46,
 }  # fmt: skip
-FEW, FEW_OF_EACH, MANY = 4, 3, 10
+FEW, FEW_OF_EACH, MANY = 5, 4, 10
 """Most statements of an answer, for each aspect of a question that has several, and of a long answer."""
-PRICE_OF_ONE, PRICE_OF_A_RUN = 0.10, 0.20
+PRICE_OF_ONE, PRICE_OF_A_RUN = 0.10, 0.10
 """What a statement, and a new run of statements, must bring in probability, as a share of the best one's."""
 
 
