@@ -36,7 +36,7 @@ def run(
     question: str, passages: Sequence[Passage], embedder: Embedder | None = None
 ) -> tuple[tuple[Sentence, ...], tuple[Citation, ...]]:
     found = weigh(question, statements(passages), embedder=embedder or HashEmbedder(), term_weights=equal_weights)
-    return quoted(choose([found], most=FEW))
+    return quoted(choose([found], most=[FEW]))
 
 
 def with_chances(made: Sequence[Statement], chances: Sequence[float]) -> list[Weighed]:
@@ -44,7 +44,7 @@ def with_chances(made: Sequence[Statement], chances: Sequence[float]) -> list[We
 
 
 def numbers(made: Sequence[Statement], chances: Sequence[float], most: int = FEW) -> list[int]:
-    return [one.number for one in choose([with_chances(made, chances)], most=most)]
+    return [one.number for one in choose([with_chances(made, chances)], most=[most])]
 
 
 # -- weighing --------------------------------------------------------------------------------------------------------
@@ -127,12 +127,12 @@ def test_an_item_brings_what_announces_its_list_and_that_never_comes_alone() -> 
 
 def test_passages_with_better_statements_come_first_each_in_reading_order() -> None:
     made = statements([TEA, BIKES])
-    assert [one.passage.number for one in choose([with_chances(made, [0.4, 0.4, 0.0, 0.9])], most=3)] == [2, 1, 1]
+    assert [one.passage.number for one in choose([with_chances(made, [0.4, 0.4, 0.0, 0.9])], most=[3])] == [2, 1, 1]
 
 
 @given(st.lists(st.floats(0, 1), min_size=len(OF_KITCHEN), max_size=len(OF_KITCHEN)), st.integers(1, 6))
 def test_choices_are_few_distinct_and_complete(chances: list[float], most: int) -> None:
-    chosen = choose([with_chances(OF_KITCHEN, chances)], most=most)
+    chosen = choose([with_chances(OF_KITCHEN, chances)], most=[most])
     found = [one.number for one in chosen]
     assert 1 <= len(set(found)) == len(found)
     needed = sum(one.leads or (at + 1 < len(chosen) and chosen[at + 1].points_back) for at, one in enumerate(chosen))
@@ -143,8 +143,8 @@ def test_choices_are_few_distinct_and_complete(chances: list[float], most: int) 
 
 def test_each_aspect_gets_its_statement() -> None:
     one, two = with_chances(OF_KITCHEN[:4], [0.9, 0.0, 0.0, 0.0]), with_chances(OF_KITCHEN[:4], [0.5, 0.0, 0.0, 0.6])
-    assert [one.number for one in choose([one, two], most=1)] == [1, 4]
-    assert choose([], most=3) == choose([[], []], most=3) == []
+    assert [one.number for one in choose([one, two], most=[1, 1])] == [1, 4]
+    assert choose([], most=[]) == choose([[], []], most=[3, 3]) == []
 
 
 # -- quoting ---------------------------------------------------------------------------------------------------------

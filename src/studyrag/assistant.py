@@ -344,7 +344,7 @@ class Assistant:
         """The statements that answer, verbatim; a generator that can score has its say in which, and whether any do."""
         from studyrag.prompting import wants_more
         from studyrag.questions import aspects
-        from studyrag.quoting import FEW, FEW_OF_EACH, MANY, choose, quoted
+        from studyrag.quoting import FEW, FEW_OF_EACH, FEW_OF_WHOLE, MANY, choose, quoted
 
         started = time.perf_counter()
         scorer = generator if isinstance(generator, Scorer) and statements else None
@@ -355,20 +355,24 @@ class Assistant:
             return
         started = time.perf_counter()
         parts = aspects(question)
-        if len(parts) == 1:
-            weighed = [self._weighed([question], statements, whole)]
-        else:
-            pointed = [self._pointed(scorer, prompt, part, len(statements)) if scorer else None for part in parts]
-            weighed = [
-                self._weighed([question, part], statements, one) for part, one in zip(parts, pointed, strict=True)
-            ]
-        most = MANY if wants_more(question) else FEW if len(parts) == 1 else FEW_OF_EACH
+        asked: list[list[str]] = [[question], *([question, part] for part in parts if len(parts) > 1)]
+        pointed = [
+            whole,
+            *(self._pointed(scorer, prompt, one[1], len(statements)) if scorer else None for one in asked[1:]),
+        ]
+        weighed = [self._weighed(one, statements, opinion) for one, opinion in zip(asked, pointed, strict=True)]
+        single = MANY if wants_more(question) else FEW
+        most = (
+            [single]
+            if len(asked) == 1
+            else [FEW_OF_WHOLE, *(FEW_OF_EACH if single == FEW else single // 2 for _ in parts)]
+        )
         sentences, citations = quoted(choose(weighed, most=most))
         trace.add("quote", (time.perf_counter() - started) * 1000, statements=len(statements), quoted=len(sentences))
-        for part, ones in zip(parts, weighed, strict=True):
+        for words, ones in zip(asked, weighed, strict=True):
             for one in ones:
                 facts = {"number": one.statement.number, "probability": one.probability, **one.features}
-                trace.add("statement", 0.0, **facts, text=one.statement.text, asked=part)
+                trace.add("statement", 0.0, **facts, text=one.statement.text, asked=words[-1])
         if not sentences:
             yield Answered(self._abstention(question, hits, trace))
             return

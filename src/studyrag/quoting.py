@@ -24,8 +24,8 @@ ALONE: Mapping[str, float] = {"intercept": -6.34, "cosine": 2.69, "share": 4.12,
 SCORED: Mapping[str, float] = {
     "intercept": -4.17, "cosine": 2.23, "share": 3.57, "heading": -0.42, "rank": 2.01, "pointed": 0.46,
 }  # fmt: skip
-FEW, FEW_OF_EACH, MANY = 5, 4, 10
-"""Most statements of an answer, for each aspect of a question that has several, and of a long answer."""
+FEW, FEW_OF_WHOLE, FEW_OF_EACH, MANY = 5, 2, 3, 10
+"""Most statements of an answer; of one that has several aspects, for the whole and for each; and of a long answer."""
 PRICE_OF_ONE, PRICE_OF_A_RUN = 0.10, 0.10
 """What a statement, and a new run of statements, must bring in probability, as a share of the best one's."""
 
@@ -99,23 +99,23 @@ def _logistic(row: Mapping[str, float], coefficients: Mapping[str, float]) -> fl
     return 1 / (1 + math.exp(-score))
 
 
-def choose(weighed: Sequence[Sequence[Weighed]], *, most: int) -> list[Statement]:
+def choose(weighed: Sequence[Sequence[Weighed]], *, most: Sequence[int]) -> list[Statement]:
     """The statements to quote, in reading order, passages with the better ones first. Nothing weighed -> [].
 
-    For each aspect (one sequence of the same statements each) at most ``most``: those with the highest sum of
-    probabilities after a price for each, and one for each run, so that neighbours are preferred to fragments; the most
-    probable one always. Added to them is what they need to be understood: the sentence before one that opens with
+    For each way of asking (a sequence of the same statements each) at most its number in ``most``: those with the
+    highest sum of probabilities after a price for each, and one for each run, so that neighbours are preferred to
+    fragments; the most probable one always. Added to them is what they need to be understood: the sentence before one that opens with
     ``This``, and the sentence that announces a list.
     """
     picked: set[int] = set()
     best: dict[int, float] = {}
     by_number = {one.statement.number: one.statement for aspect in weighed for one in aspect}
-    for aspect in weighed:
+    for aspect, count in zip(weighed, most, strict=True):
         able = [one for one in aspect if not one.statement.leads]
         if not able:
             continue
         favourite = max(able, key=lambda one: (one.probability, -one.statement.number))
-        picked |= _worth_most(able, favourite.probability, most) or {favourite.statement.number}
+        picked |= _worth_most(able, favourite.probability, count) or {favourite.statement.number}
         for one in able:
             place = one.statement.passage.number
             best[place] = max(best.get(place, 0.0), one.probability)
