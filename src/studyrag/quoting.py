@@ -104,8 +104,8 @@ def choose(weighed: Sequence[Sequence[Weighed]], *, most: Sequence[int]) -> list
 
     For each way of asking (a sequence of the same statements each) at most its number in ``most``: those with the
     highest sum of probabilities after a price for each, and one for each run, so that neighbours are preferred to
-    fragments; the most probable one always. Added to them is what they need to be understood: the sentence before one that opens with
-    ``This``, and the sentence that announces a list.
+    fragments; the most probable one always. Added to them is what they need to be understood: the sentence before one
+    that opens with ``This``, and the sentence that announces a list.
     """
     picked: set[int] = set()
     best: dict[int, float] = {}
