@@ -302,11 +302,12 @@ def test_extract_quotes_the_notes_without_any_model(cli: RunCli, notes: Path) ->
     assert "Black tea is brewed with boiling water for four minutes." in answer["answer"].split("\n")
 
 
-def test_extracted_sentences_stand_on_lines_of_their_own(cli: RunCli, notes: Path) -> None:
+def test_quoted_neighbours_stand_together_and_share_a_citation(cli: RunCli, notes: Path) -> None:
     oolong = ["Oolong tea is rinsed once with water.", "Oolong tea is brewed at 90 degrees with water."]
     (notes / "oolong.md").write_text(f"# Oolong\n\n{' '.join(oolong)}\n")
     out = cli("ask", "Is oolong tea rinsed, or brewed at 90 degrees with water?", "--extract", cwd=notes).out
-    assert f"\n\n{oolong[0]} [1]\n{oolong[1]} [2]\n\n[1] oolong.md:3 › Oolong\n" in out
+    assert f"\n\n{oolong[0]} [1] {oolong[1]} [1]" in out
+    assert "\n\n[1] oolong.md:3 › Oolong\n" in out
 
 
 UNFOUNDED = "Green tea is brewed at 80 degrees for two minutes. Penguins invented radar in Lisbon."

@@ -43,6 +43,14 @@ def test_a_sentence_after_a_formula_that_begins_anew_is_its_own() -> None:
     ]
 
 
+def test_a_question_is_quoted_with_the_sentence_that_answers_it() -> None:
+    assert texts("**Follow-up:** Which kettle boils first? Only the old kettle. The new one waits for it.") == [
+        "**Follow-up:** Which kettle boils first? Only the old kettle.",
+        "The new one waits for it.",
+    ]
+    assert texts("Which kettle boils first?\n\nOnly the old kettle boils.") == ["Only the old kettle boils."]
+
+
 def test_a_row_names_its_columns_and_the_header_is_none() -> None:
     text = (
         "| tea | heat | minutes |\n|---|---|---|\n| oolong tea | ninety degrees | four |\n| sencha tea | seventy | |\n"

@@ -95,14 +95,19 @@ def _statements(passage: Passage) -> Iterator[tuple[Passage, int, bool, bool, in
 
 
 def _groups(text: str) -> Iterator[list[Unit]]:
-    """Units, with a formula in one group with the sentence before it and one after it that goes on (``where …``)."""
+    """Units; in one group are a formula, the sentence before it and one after it that goes on (``where …``), and a
+    question and the sentence after it.
+    """
     waiting: list[Unit] = []
     for unit in units(text):
         formulas = sum(one.kind is UnitKind.MATH for one in waiting)
         if waiting and formulas < _MOST_FORMULAS and waiting[-1].kind in (UnitKind.SENTENCE, UnitKind.MATH):
             after_formula = waiting[-1].kind is UnitKind.MATH
             goes_on = after_formula and unit.kind is UnitKind.SENTENCE and _GOES_ON.match(text, unit.start)
-            if (unit.kind is UnitKind.MATH or goes_on) and not text[waiting[-1].end : unit.start].strip():
+            between = text[waiting[-1].end : unit.start]
+            asked = text[waiting[-1].start : waiting[-1].end].rstrip(_ROUTINE).endswith("?") and "\n\n" not in between
+            answers = asked and unit.kind is UnitKind.SENTENCE
+            if (unit.kind is UnitKind.MATH or goes_on or answers) and not between.strip():
                 waiting.append(unit)
                 continue
         if waiting:
@@ -113,14 +118,15 @@ def _groups(text: str) -> Iterator[list[Unit]]:
 
 
 def _prose(text: str, group: Sequence[Unit]) -> str:
-    """Sentences on one line each, display formulas on lines of their own."""
-    parts = [
-        text[unit.start : unit.end].strip()
-        if unit.kind is UnitKind.MATH
-        else " ".join(text[unit.start : unit.end].split())
-        for unit in group
-    ]
-    return "\n".join(parts)
+    """Sentences on one line, display formulas on lines of their own."""
+    shown = ""
+    for before, unit in zip([None, *group], group, strict=False):
+        part = text[unit.start : unit.end].strip()
+        formula = UnitKind.MATH in (unit.kind, before.kind if before else unit.kind)
+        shown += ("" if before is None else "\n" if formula else " ") + (
+            part if unit.kind is UnitKind.MATH else " ".join(part.split())
+        )
+    return shown
 
 
 def _cells(row: str) -> list[str]:
