@@ -106,7 +106,7 @@ def _groups(text: str) -> Iterator[list[Unit]]:
             goes_on = after_formula and unit.kind is UnitKind.SENTENCE and _GOES_ON.match(text, unit.start)
             between = text[waiting[-1].end : unit.start]
             asked = text[waiting[-1].start : waiting[-1].end].rstrip(_ROUTINE).endswith("?") and "\n\n" not in between
-            answers = asked and unit.kind is UnitKind.SENTENCE
+            answers = asked and unit.kind is UnitKind.SENTENCE and len(waiting) <= _MOST_FORMULAS
             if (unit.kind is UnitKind.MATH or goes_on or answers) and not between.strip():
                 waiting.append(unit)
                 continue
