@@ -101,7 +101,8 @@ class Running(_Ended):
         self.process = subprocess.Popen(
             [*launched(), *command(*arguments)],
             cwd=cwd,
-            env=cli_environment(env),
+            # Interrupted between open() and the "with" that would close it, a file is left to the collector.
+            env={**cli_environment(env), "PYTHONWARNINGS": "error,ignore::ResourceWarning"},
             stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -7,6 +7,7 @@ its reason, never an exception.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import re
@@ -149,15 +150,17 @@ def _excluded(name: str, patterns: tuple[str, ...]) -> bool:
 
 def matches_glob(name: str, pattern: str) -> bool:
     """Whether a note's path matches: ``*`` stays in one folder, ``**`` crosses, a bare folder means all below it."""
+    return _compiled(pattern).fullmatch(name) is not None
+
+
+@functools.cache
+def _compiled(pattern: str) -> re.Pattern[str]:
+    """Asked for each file before each query, so it is made once."""
     pattern = pattern.strip("/")
-    if re.search(r"[*?\[]", pattern) is None:
-        return name == pattern or name.startswith(pattern + "/")
-    return re.fullmatch(_glob_regex(pattern), name) is not None
-
-
-def _glob_regex(pattern: str) -> str:
     parts = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
-    return "".join(parts.get(piece, re.escape(piece)) for piece in re.split(r"(\*\*/|\*\*|\*|\?)", pattern))
+    pieces = re.split(r"(\*\*/|\*\*|\*|\?)", pattern)
+    below = "" if re.search(r"[*?\[]", pattern) else "(?:/.*)?"
+    return re.compile("".join(parts.get(piece, re.escape(piece)) for piece in pieces) + below, re.DOTALL)
 
 
 def read_note(file: NoteFile, *, max_bytes: int) -> Note | Skipped:
