@@ -14,12 +14,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from studyrag.assistant import MAX_QUESTION_CHARS, Answered, Assistant, Attributed, Event, Piece, Reading
+from studyrag.assistant import MAX_QUESTION_CHARS, Assistant
 from studyrag.embedding import HashEmbedder
 from studyrag.errors import GenerationFailed, IndexMismatch, Misuse, NotesError
 from studyrag.generating import EchoGenerator
 from studyrag.index import locked
-from studyrag.records import Answer, Message
+from studyrag.records import Answer, Answered, Attributed, Event, Message, Piece, Reading
 from studyrag.settings import Settings
 from tests.makers import write_notes
 
