@@ -59,6 +59,7 @@ class Scoring(Scripted):
         super().__init__()
         self.logit, self.favourite = logit, favourite
         self.weighed: list[Sequence[Message]] = []
+        self.likelihoods: list[tuple[str, str]] = []
 
     def log_probabilities(
         self, messages: Sequence[Message], replies: Sequence[str], *, most_tokens: int = 8
@@ -69,6 +70,10 @@ class Scoring(Scripted):
         lines = messages[-1].content.split("\n")
         at = next((line.split()[0] for line in lines if line.startswith("(") and self.favourite in line), "(1)")
         return [-self.logit if reply == "(0" else 0.0 if at.startswith(reply) else -9.0 for reply in replies]
+
+    def log_likelihood(self, messages: Sequence[Message], text: str) -> float:
+        self.likelihoods.append((messages[-1].content, text))
+        return 0.0
 
 
 Make = Callable[..., Assistant]

@@ -6,7 +6,7 @@ Wires packing, prompting, quoting, writing and attribution; retrieval and the no
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -161,9 +161,10 @@ class Answering:
         scorer = generator if isinstance(generator, Scorer) and statements else None
         whole: Pointed | None = None
         if scorer is not None:
+            gain = self._gain(scorer, prompt, evidence)
             able = scorer
             whole = self.trace.timed("point", lambda: _pointed(able, prompt, "", len(statements)))
-            if evidence is not None and not self._judged(evidence, "found_logit", whole[1]):
+            if evidence is not None and not self._judged(evidence, {"found_logit": whole[1], **gain}):
                 yield from self.abstained()
                 return
         weighed, most = self.trace.timed("quote", lambda: self._ways(statements, scorer, prompt, whole))
@@ -217,11 +218,24 @@ class Answering:
             return weighed, [MANY if many else FEW]
         return weighed, [FEW_OF_WHOLE, *(MANY // 2 if many else FEW_OF_EACH for _ in parts)]
 
-    def _judged(self, evidence: Evidence, kind: str, logit: float) -> bool:
+    def _gain(self, scorer: Scorer, prompt: Sequence[Message], evidence: Evidence | None) -> dict[str, float]:
+        """How much more probable the passages make the question, asked only where retrieval is unsure."""
+        from studyrag.evidence import doubtful
+        from studyrag.prompting import without_notes
+
+        if evidence is None or not doubtful(evidence):
+            return {}
+        words = prompt[-1].tail
+        alone, after = self.trace.timed(
+            "gain", lambda: [scorer.log_likelihood(one, words) for one in (without_notes(prompt), prompt)]
+        )
+        return {"gain": after - alone}
+
+    def _judged(self, evidence: Evidence, verdict: Mapping[str, float]) -> bool:
         """Whether to answer, now that the generator has read the passages."""
         from studyrag.evidence import with_verdict
 
-        found = with_verdict(evidence, kind, logit, threshold=self.settings.min_coverage)
+        found = with_verdict(evidence, verdict, threshold=self.settings.min_coverage)
         self.trace.add("coverage", 0.0, probability=found.probability, **found.features)
         return found.covered
 
@@ -237,8 +251,9 @@ class Answering:
 
         if isinstance(generator, Scorer):
             scorer = generator
+            gain = self._gain(scorer, prompt, evidence)
             yes, no = self.trace.timed("grade", lambda: scorer.log_probabilities(covered(prompt), ["Yes", "No"]))
-            if not self._judged(evidence, "yes_logit", yes - no):
+            if not self._judged(evidence, {"yes_logit": yes - no, **gain}):
                 yield from self.abstained()
                 return
         attributor = Attributor(self.question, context.passages, embedder=self.embedder, term_weights=self.term_weights)

@@ -26,13 +26,18 @@ COEFFICIENTS: Mapping[str, float] = {
     "unknown": -2.49,
     "named": -2.42,
 }
-VERDICTS: Mapping[str, Mapping[str, float]] = {
-    "yes_logit": {"intercept": 0.29, "odds": 1.04, "logit": 1.73},
-    "found_logit": {"intercept": -3.18, "odds": 0.91, "logit": 0.72},
-}
-"""How to read what a generator says of the passages: Yes against No when it is asked whether they answer, and any of
-the numbered statements against none of them when it is asked which answers."""
+VERDICTS: Sequence[Mapping[str, float]] = (
+    {"intercept": 0.29, "odds": 1.04, "yes_logit": 1.73},
+    {"intercept": -3.18, "odds": 0.91, "found_logit": 0.72},
+    {"intercept": -3.18, "odds": 0.91, "found_logit": 0.72, "gain": 0.0},
+    {"intercept": 0.29, "odds": 1.04, "yes_logit": 1.73, "gain": 0.0},
+)
+"""How to read what a generator says of the passages. yes_logit: Yes against No when it is asked whether they answer.
+found_logit: any of the numbered statements against none of them when it is asked which answers. gain: how much more
+probable (nats) the words of the question are after the passages than alone, the question's likelihood ratio: a language
+model's way of telling that passages are about the question (Ponte and Croft 1998 rank documents by it)."""
 HOPELESS = 0.2
+SURE = 0.8
 
 
 def strange_names(question: str, unknown: Sequence[str]) -> tuple[str, ...]:
@@ -85,16 +90,22 @@ def hopeless(evidence: Evidence, *, threshold: float) -> bool:
     return evidence.probability < HOPELESS * threshold
 
 
-def with_verdict(evidence: Evidence, kind: str, logit: float, *, threshold: float) -> Evidence:
+def doubtful(evidence: Evidence) -> bool:
+    """Whether it is worth a second of the generator's time to weigh the question against the passages."""
+    return evidence.probability < SURE
+
+
+def with_verdict(evidence: Evidence, verdict: Mapping[str, float], *, threshold: float) -> Evidence:
     """The evidence together with the generator's own reading of the passages, before it writes a word.
 
-    Logistic regression on the log-odds of ``evidence`` and on ``logit``, which is of the ``kind`` of a key of VERDICTS.
+    Logistic regression on the log-odds of ``evidence`` and on the values of ``verdict``, whose names are those of one
+    of VERDICTS.
     """
-    verdict = VERDICTS[kind]
+    weights = next(one for one in VERDICTS if one.keys() == {"intercept", "odds", *verdict})
     odds = math.log(max(evidence.probability, 1e-9) / max(1 - evidence.probability, 1e-9))
-    score = verdict["intercept"] + verdict["odds"] * odds + verdict["logit"] * logit
+    score = weights["intercept"] + weights["odds"] * odds + sum(weights[name] * verdict[name] for name in verdict)
     probability = 1 / (1 + math.exp(-score))
-    return Evidence(probability, probability >= threshold, {**evidence.features, kind: logit})
+    return Evidence(probability, probability >= threshold, {**evidence.features, **verdict})
 
 
 def weigh(values: Mapping[str, float], *, threshold: float) -> Evidence:
