@@ -168,8 +168,9 @@ class Answering:
                 yield from self.abstained()
                 return
         weighed, most = self.trace.timed("quote", lambda: self._ways(statements, scorer, prompt, whole))
-        sentences, citations = quoted(choose(weighed, most=most))
-        self.trace.add("quote", 0.0, statements=len(statements), quoted=len(sentences))
+        chosen = choose(weighed, most=most)
+        sentences, citations = quoted(chosen)
+        self.trace.add("quote", 0.0, statements=len(statements), numbers=[one.number for one in chosen])
         if not sentences:
             yield from self.abstained()
             return

@@ -26,7 +26,7 @@ SCORED: Mapping[str, float] = {
 }  # fmt: skip
 FEW, FEW_OF_WHOLE, FEW_OF_EACH, MANY = 5, 2, 3, 10
 """Most statements of an answer; of one that has several aspects, for the whole and for each; and of a long answer."""
-PRICE_OF_ONE, PRICE_OF_A_RUN = 0.10, 0.10
+PRICE_OF_ONE, PRICE_OF_A_RUN = 0.15, 0.05
 """What a statement, and a new run of statements, must bring in probability, as a share of the best one's."""
 
 
