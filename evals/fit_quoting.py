@@ -150,7 +150,9 @@ def _fit_verdict(names: Sequence[str], records: Sequence[dict[str, Any]]) -> Non
     model.fit(table, truth)
     shown = {"intercept": model.intercept_[0], **dict(zip(("odds", *names), model.coef_[0], strict=True))}
     print(f"VERDICT on {len(records)} ({truth.sum()} answerable)", {k: round(float(v), 3) for k, v in shown.items()})
-    print(f"   AUC by retrieval {roc_auc_score(truth, odds):.3f}, together (10-fold) {roc_auc_score(truth, guessed):.3f}")
+    print(
+        f"   AUC by retrieval {roc_auc_score(truth, odds):.3f}, together (10-fold) {roc_auc_score(truth, guessed):.3f}"
+    )
     for bar in THRESHOLDS:
         print(f"   at {bar}: refused {np.mean(guessed[truth] < bar):.3f} of answerable,"
               f" {np.mean(guessed[~truth] < bar):.3f} of others")  # fmt: skip
