@@ -27,10 +27,10 @@ COEFFICIENTS: Mapping[str, float] = {
     "named": -2.42,
 }
 VERDICTS: Sequence[Mapping[str, float]] = (
-    {"intercept": 0.29, "odds": 1.04, "yes_logit": 1.73},
-    {"intercept": -3.18, "odds": 0.91, "found_logit": 0.72},
-    {"intercept": -3.18, "odds": 0.91, "found_logit": 0.72, "gain": 0.0},
-    {"intercept": 0.29, "odds": 1.04, "yes_logit": 1.73, "gain": 0.0},
+    {"intercept": -4.15, "odds": 1.36, "found_logit": 0.77},
+    {"intercept": -5.57, "odds": 1.27, "found_logit": 0.53, "gain": 0.095},
+    {"intercept": -1.18, "odds": 1.40, "yes_logit": 2.09},
+    {"intercept": -3.40, "odds": 1.33, "yes_logit": 1.22, "gain": 0.091},
 )
 """How to read what a generator says of the passages. yes_logit: Yes against No when it is asked whether they answer.
 found_logit: any of the numbered statements against none of them when it is asked which answers. gain: how much more
