@@ -23,12 +23,12 @@ THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5)
 def collect(source: Path, out: Path) -> None:
     from studyrag import evidence
     from studyrag.cli import wiring
-    from studyrag.evals.golden import load_golden, select
+    from studyrag.evals.golden import load, select
     from studyrag.records import Piece
 
     evidence.HOPELESS, evidence.SURE = 0.0, 2.0  # every question is weighed, however sure retrieval is
     done = {json.loads(line)["id"] for line in out.read_text(encoding="utf-8").splitlines()} if out.exists() else set()
-    questions = [one for one in select(load_golden(source), "open") if one.id not in done]
+    questions = [one for one in select(load(source), "open") if one.id not in done]
     with (
         wiring.assistant(wiring.settings({"min_coverage": 0.0}), generate=True, quiet=True) as assistant,
         out.open("a", encoding="utf-8") as file,
@@ -128,17 +128,14 @@ def _fit_verdict(names: Sequence[str], records: Sequence[dict[str, Any]]) -> Non
     from sklearn.metrics import roc_auc_score
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
-    from studyrag.evidence import COEFFICIENTS, weigh
+    from studyrag.evidence import ABSOLUTE
 
-    chance = np.array([
-        weigh({name: record["coverage"][name] for name in COEFFICIENTS if name != "intercept"}, threshold=0).probability
-        for record in records
-    ])  # fmt: skip
-    chance = np.clip(chance, 1e-9, 1 - 1e-9)
-    odds = np.log(chance / (1 - chance))
-    table = np.column_stack([odds, *([record["coverage"][name] for record in records] for name in names)])
+    names = (*ABSOLUTE, *names)
+    table = np.array([[record["coverage"][name] for name in names] for record in records])
     truth = np.array([bool(record["evidence"]) for record in records])
-    model = LogisticRegression(C=3, max_iter=2000, class_weight="balanced")
+    spread = table.std(axis=0)
+    table /= spread
+    model = LogisticRegression(C=1, max_iter=2000, class_weight="balanced")
     guessed = np.mean(
         [
             cross_val_predict(model, table, truth, cv=StratifiedKFold(10, shuffle=True, random_state=seed),
@@ -148,11 +145,9 @@ def _fit_verdict(names: Sequence[str], records: Sequence[dict[str, Any]]) -> Non
         axis=0,
     )  # fmt: skip
     model.fit(table, truth)
-    shown = {"intercept": model.intercept_[0], **dict(zip(("odds", *names), model.coef_[0], strict=True))}
+    shown = {"intercept": model.intercept_[0], **dict(zip(names, model.coef_[0] / spread, strict=True))}
     print(f"VERDICT on {len(records)} ({truth.sum()} answerable)", {k: round(float(v), 3) for k, v in shown.items()})
-    print(
-        f"   AUC by retrieval {roc_auc_score(truth, odds):.3f}, together (10-fold) {roc_auc_score(truth, guessed):.3f}"
-    )
+    print(f"   AUC (10-fold) {roc_auc_score(truth, guessed):.3f}")
     for bar in THRESHOLDS:
         print(f"   at {bar}: refused {np.mean(guessed[truth] < bar):.3f} of answerable,"
               f" {np.mean(guessed[~truth] < bar):.3f} of others")  # fmt: skip

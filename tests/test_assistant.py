@@ -290,6 +290,21 @@ def test_a_generator_that_scores_decides_where_retrieval_is_unsure(make: Make) -
     assert not any(isinstance(event, Piece | Attributed) for event in events)
 
 
+@pytest.mark.parametrize("style", ["quote", "write"])
+def test_the_question_is_weighed_against_the_passages_only_where_retrieval_is_unsure(
+    make: Make, monkeypatch: pytest.MonkeyPatch, style: str
+) -> None:
+    unsure, sure = Scoring(20.0), Scoring(20.0)
+    monkeypatch.setattr("studyrag.evidence.SURE", 1.1)
+    list(make(unsure, style=style).ask(HOT))
+    alone, after = unsure.likelihoods
+    assert alone == ("Question:", f" {HOT}")
+    assert after[0].endswith("Question:") and SUPPORTED in after[0] and after[1] == f" {HOT}"
+    monkeypatch.setattr("studyrag.evidence.SURE", 0.0)
+    list(make(sure, style=style).ask(HOT))
+    assert sure.likelihoods == []
+
+
 def test_a_generator_that_scores_is_not_asked_about_the_hopeless(make: Make) -> None:
     scorer = Scoring(20.0)
     (event,) = make(scorer, min_coverage=1.0).ask("zzzz qqqq wwww")

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from studyrag.evidence import (
+    ABSOLUTE,
     COEFFICIENTS,
     HOPELESS,
     SURE,
@@ -101,18 +102,18 @@ def test_the_probability_is_the_logistic_of_the_weighted_sum() -> None:
 
 
 @pytest.mark.parametrize("weights", VERDICTS)
-@given(st.floats(0, 1), st.floats(-30, 30), st.floats(0.01, 10))
+@given(st.floats(-1, 1), st.booleans(), st.floats(-30, 30), st.floats(0.01, 10))
 def test_what_speaks_for_the_passages_raises_the_probability(
-    weights: Mapping[str, float], p: float, value: float, more: float
+    weights: Mapping[str, float], cosine: float, named: bool, value: float, more: float
 ) -> None:
-    evidence = Evidence(p, covered=False, features={"cosine": 0.1})
-    verdict = {name: value for name in weights if name not in ("intercept", "odds")}
+    evidence = Evidence(0.5, covered=False, features={"cosine": cosine, "named": float(named), "covered": 0.3})
+    verdict = {name: value for name in weights if name not in ("intercept", *ABSOLUTE)}
     before = with_verdict(evidence, verdict, threshold=0.5)
     for name in verdict:
         after = with_verdict(evidence, {**verdict, name: value + more}, threshold=0.5)
         assert 0 <= before.probability <= after.probability <= 1
         assert after.covered == (after.probability >= 0.5)
-        assert after.features == {"cosine": 0.1, **verdict, name: value + more}
+        assert after.features == {**evidence.features, **verdict, name: value + more}
 
 
 def test_a_question_is_doubtful_until_retrieval_is_sure() -> None:

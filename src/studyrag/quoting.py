@@ -24,9 +24,9 @@ ALONE: Mapping[str, float] = {"intercept": -6.34, "cosine": 2.69, "share": 4.12,
 SCORED: Mapping[str, float] = {
     "intercept": -4.17, "cosine": 2.23, "share": 3.57, "heading": -0.42, "rank": 2.01, "pointed": 0.46,
 }  # fmt: skip
-FEW, FEW_OF_WHOLE, FEW_OF_EACH, MANY = 5, 2, 3, 10
+FEW, FEW_OF_WHOLE, FEW_OF_EACH, MANY = 6, 2, 4, 10
 """Most statements of an answer; of one that has several aspects, for the whole and for each; and of a long answer."""
-PRICE_OF_ONE, PRICE_OF_A_RUN = 0.15, 0.05
+PRICE_OF_ONE, PRICE_OF_A_RUN = 0.10, 0.10
 """What a statement, and a new run of statements, must bring in probability, as a share of the best one's."""
 
 
