@@ -125,7 +125,7 @@ def worst_answers(scored: Sequence[Scored], count: int) -> list[Scored]:
     """The answers to answerable questions with the lowest mean of what the judge scored, then by id."""
 
     def badness(one: Scored) -> tuple[float, str]:
-        values = [one.scores[name].value for name in (FAITHFULNESS, CITATION_PRECISION, RELEVANT)]
+        values = [one.scores[name].value for name in (FAITHFULNESS, CITATION_PRECISION, RELEVANT) if name in one.scores]
         known = [value for value in values if value is not None]
         return (sum(known) / len(known) if known else 1.0, one.golden.id)
 
@@ -172,8 +172,8 @@ def judge_tables(results: JudgeResults) -> list[Table]:
     for name, one in tasks.items():
         rows = tuple((kind, shown(value), str(value.n)) for kind, value in one.by_kind.items())
         found.append(Table(f"{name}: right verdicts by kind of item", "", ("kind", "right", "n"), rows))
-    rows = tuple((name, *(str(count) for count in one.confusion.values())) for name, one in tasks.items())
-    found.append(Table("Verdicts: label, as judged", "", ("task", *next(iter(tasks.values())).confusion), rows))
+    counts = tuple((name, *(str(count) for count in one.confusion.values())) for name, one in tasks.items())
+    found.append(Table("Verdicts: label, as judged", "", ("task", *next(iter(tasks.values())).confusion), counts))
     fits = tuple(
         (
             name,
