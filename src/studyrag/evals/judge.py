@@ -50,9 +50,10 @@ class Wording:
 
 SUPPORT = (
     Wording(
-        "supported",
-        "You check whether a statement is supported by a context. Use only the context. Answer with one word: Yes or"
-        " No.",
+        "strict",
+        "You are a strict fact checker. A statement is supported only if the context alone says all of it: every"
+        " number, name, direction, negation, condition and degree. What is true in the world but not said by the"
+        " context is not supported. Answer with one word: Yes or No.",
         "Context:\n{context}",
         "\n\nStatement: {text}\nIs the statement supported by the context? Answer Yes or No.",
     ),
@@ -60,9 +61,9 @@ SUPPORT = (
 RELEVANCE = (
     Wording(
         "answers",
-        "You judge whether a passage helps to answer a question. Answer with one word: Yes or No.",
-        "Question: {text}\n\nPassage:\n{context}",
-        "\n\nDoes the passage contain the answer? Answer Yes or No.",
+        "You judge whether a passage answers a question. Answer with one word: Yes or No.",
+        "Passage:\n{context}",
+        "\n\nQuestion: {text}\nDoes the passage contain the answer to the question? Answer Yes or No.",
     ),
 )
 PROMPTS = hashlib.sha256(repr([astuple(one) for one in (*SUPPORT, *RELEVANCE)]).encode()).hexdigest()[:12]
