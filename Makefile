@@ -5,6 +5,7 @@
 
 PYTHON ?= python3
 VENV := .venv
+REPORT := build/report
 BIN := $(VENV)/bin
 # The question reaches the command through the environment, so that quotes and dollar signs survive.
 export QUESTION := $(value Q)
@@ -15,11 +16,11 @@ LLAMA_OPTIONS := -DLLAVA_BUILD=OFF -DLLAMA_BUILD_TOOLS=OFF -DLLAMA_BUILD_SERVER=
   -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_APP=OFF -DLLAMA_OPENSSL=OFF \
   '-DCMAKE_PROJECT_llama_cpp_INCLUDE=$(CURDIR)/packaging/llama-cpp.cmake'
 
-.PHONY: ask setup setup-test test check format bench eval clean help
+.PHONY: ask setup setup-test test check format bench eval eval-smoke eval-nightly clean help
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | head -4
-	@echo 'also: make check | bench | eval | format | setup | setup-test | clean'
+	@echo 'also: make check | bench | eval | eval-smoke | eval-nightly | format | setup | setup-test | clean'
 
 ask: $(BIN)/.ready
 	@$(if $(value Q),,echo 'error: no question'; echo '  fix: make ask Q="What is a KV cache?"'; exit 2)
@@ -72,7 +73,24 @@ $(BIN)/.ready-evals: $(BIN)/.ready
 
 eval: $(BIN)/.ready-evals
 	@$(BIN)/studyrag models pull all-MiniLM-L6-v2 --yes
-	@$(BIN)/studyrag eval retrieval --baseline evals/baselines/retrieval.json
+	@$(BIN)/studyrag models pull qwen2.5-coder-1.5b-instruct --yes
+	@$(BIN)/studyrag eval retrieval --baseline evals/baselines/retrieval.json --report $(REPORT)
+	@$(BIN)/studyrag eval answers $(addprefix --baseline ,$(wildcard evals/baselines/answers.json)) --report $(REPORT)
+
+# The judge on all labelled items, then every held-back question: hours on two cores, and it goes on where it was stopped.
+eval-nightly: $(BIN)/.ready-evals
+	@$(BIN)/studyrag models pull all-MiniLM-L6-v2 --yes
+	@$(BIN)/studyrag models pull qwen2.5-coder-1.5b-instruct --yes
+	@$(BIN)/studyrag eval judge --report $(REPORT)
+	@$(BIN)/studyrag eval answers --all --held-back --report $(REPORT)
+
+eval-smoke: $(BIN)/.ready-evals
+	@$(BIN)/studyrag models pull all-MiniLM-L6-v2 --yes
+	@$(BIN)/studyrag models pull smollm2-135m-instruct --yes
+	@echo '== five questions, a generator and a judge of 135 million parameters: the plumbing is tested, the scores mean nothing'
+	@STUDYRAG_GENERATOR=smollm2-135m-instruct $(BIN)/studyrag eval answers --sample 5 --judge smollm2-135m-instruct \
+	  --worst 0 --cache build/smoke/cache --report build/smoke
+	@echo '== that was the plumbing alone: the scores mean nothing'
 
 clean:
 	rm -rf $(VENV) indexes/corpus

@@ -187,3 +187,23 @@ def test_estimate_exceeds_a_real_tokenizer(tiny_gguf: Path) -> None:
     for text in [*notes, *hard]:
         assert estimate_tokens(text) >= model.count_tokens([Message("user", text)]) - empty, text[:60]
     model.close()
+
+
+def test_json_is_asked_for_by_a_strict_schema_at_temperature_0(stub: Stub) -> None:
+    stub.body = words('{"a": 1}')
+    made = OpenAICompatible(stub.url, "tiny", temperature=0.9)
+    assert json.loads(made.write_json(MESSAGES, {"type": "object"}, max_tokens=20)) == {"a": 1}
+    made.close()
+    body = stub.requests[0][2]
+    wanted = {"name": "reply", "strict": True, "schema": {"type": "object"}}
+    assert body["response_format"] == {"type": "json_schema", "json_schema": wanted}
+    assert (body["temperature"], body["max_tokens"]) == (0.0, 20)
+
+
+def test_json_that_ends_for_want_of_tokens_is_an_error_but_text_is_not(stub: Stub) -> None:
+    stub.body = event('{"a": ') + event(None, "length") + "data: [DONE]\n\n"
+    made = OpenAICompatible(stub.url, "tiny")
+    with pytest.raises(GenerationFailed, match="cut off for want of tokens"):
+        made.write_json(MESSAGES, {}, max_tokens=2)
+    assert "".join(made.stream(MESSAGES, max_tokens=2)) == '{"a": '
+    made.close()

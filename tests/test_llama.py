@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from studyrag import llama, llama_native
@@ -401,3 +403,54 @@ def test_a_model_that_forgets_only_everything_weighs_the_same(
     assert model.log_probabilities(ASKED, replies) == pytest.approx(wanted, rel=0.03, abs=0.1)
     monkeypatch.undo()
     model._evaluated = []
+
+
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "verdict": {"enum": ["warm", "cold"]},
+        "reasons": {"type": "array", "items": {"type": "string", "maxLength": 12}, "minItems": 2, "maxItems": 2},
+    },
+    "required": ["verdict", "reasons"],
+    "additionalProperties": False,
+}
+
+
+def test_json_fits_its_schema_whatever_the_model_would_say(model: LlamaCpp) -> None:
+    made = json.loads(model.write_json(ASKED, SCHEMA, max_tokens=64))
+    assert made["verdict"] in ("warm", "cold")
+    assert len(made["reasons"]) == 2 and all(len(reason) <= 12 for reason in made["reasons"])
+    assert json.loads(model.write_json(ASKED, SCHEMA, max_tokens=64)) == made
+
+
+def test_the_likeliest_allowed_token_is_found_among_few_or_all(model: LlamaCpp, native: NativeModel) -> None:
+    """Against llama.cpp's own way: the grammar over the whole vocabulary, then the likeliest of what is left."""
+    text = 'root ::= "Zebra" [a-z]* " " [0-9]+'
+    model._evaluated = []
+    model.log_probabilities(ASKED, ["x"])
+    with native.grammar(text) as ours, native.grammar(text) as theirs:
+        for _ in range(6):
+            every = list(range(native._lib.llama_vocab_n_tokens(native._vocab)))
+            weights = np.array(native.weigh_next(every))
+            order = np.argsort(-weights, kind="stable")
+            wanted = native._allowed(theirs, order, weights[order])
+            token = native.pick(ours)
+            assert token == wanted
+            native._lib.llama_sampler_accept(theirs, token)
+            if native.ends(token):
+                break
+            native.decode([token])
+    model._evaluated = []
+
+
+def test_json_that_is_cut_off_or_cannot_be_is_an_error(model: LlamaCpp, native: NativeModel) -> None:
+    with pytest.raises(GenerationFailed, match="cut off after 3 tokens"):
+        model.write_json(ASKED, SCHEMA, max_tokens=3)
+    with pytest.raises(GenerationFailed, match="cannot read the grammar"), native.grammar("root ::= nothing"):
+        pass
+
+
+def test_writing_json_changes_no_reply(model: LlamaCpp) -> None:
+    plain = "".join(model.stream(ASKED, max_tokens=8))
+    model.write_json(ASKED, SCHEMA, max_tokens=64)
+    assert "".join(model.stream(ASKED, max_tokens=8)) == plain

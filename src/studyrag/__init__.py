@@ -6,7 +6,7 @@ The map, in the order in which data flows; a module imports only from those abov
 What everything stands on
     errors.py         what can go wrong, each with its fix
     records.py        the frozen records that flow between stages
-    protocols.py      the seams: Embedder, Generator, Scorer, Progress
+    protocols.py      the seams: Embedder, Generator, Scorer, JsonWriter, Progress
     terms.py          technical text to index terms
     sentences.py      markdown to the smallest units that can be quoted
     questions.py      a question to its aspects
@@ -54,7 +54,7 @@ Question to answer (stages)
 The whole
     answering.py      a question's hits to the events of its answer
     assistant.py      the facade: settings in, answers out
-    evals/            retrieval measured on golden questions
+    evals/            retrieval and answers measured on golden questions
     cli/              the command line
     __main__.py       ``python -m studyrag``
 """

@@ -78,23 +78,39 @@ class OpenAICompatible:
             max_tokens=max_tokens,
             context_tokens=self._context_tokens,
         )
-        return self._reply(
-            {
-                "model": self._model,
-                "messages": [{"role": message.role, "content": _encodable(message.text)} for message in messages],
-                "max_tokens": max_tokens,
-                "temperature": self._temperature,
-                "seed": self._seed,
-                "stream": True,
-            }
+        return self._reply(self._payload(messages, max_tokens))
+
+    def write_json(self, messages: Sequence[Message], schema: Mapping[str, object], *, max_tokens: int) -> str:
+        """By a strict ``json_schema`` response format. A server may ignore it: the caller must check the value.
+
+        :raises GenerationFailed: as for ``stream``, and when the reply is cut off at ``max_tokens``.
+        """
+        require_room(
+            self._model,
+            prompt_tokens=self.count_tokens(messages),
+            max_tokens=max_tokens,
+            context_tokens=self._context_tokens,
         )
+        wanted = {"type": "json_schema", "json_schema": {"name": "reply", "strict": True, "schema": schema}}
+        payload = {**self._payload(messages, max_tokens), "temperature": 0.0, "response_format": wanted}
+        return "".join(self._reply(payload, whole=True))
+
+    def _payload(self, messages: Sequence[Message], max_tokens: int) -> dict[str, object]:
+        return {
+            "model": self._model,
+            "messages": [{"role": message.role, "content": _encodable(message.text)} for message in messages],
+            "max_tokens": max_tokens,
+            "temperature": self._temperature,
+            "seed": self._seed,
+            "stream": True,
+        }
 
     def close(self) -> None:
         if self._client is not None:
             self._client.close()
         self._client = None
 
-    def _reply(self, payload: Mapping[str, object]) -> Iterator[str]:
+    def _reply(self, payload: Mapping[str, object], *, whole: bool = False) -> Iterator[str]:
         import httpx
 
         headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
@@ -104,7 +120,7 @@ class OpenAICompatible:
                 if response.status_code != 200:
                     response.read()
                     raise self._refused(response.status_code, _error_message(response.text))
-                yield from self._pieces(response.iter_lines())
+                yield from self._pieces(response.iter_lines(), whole=whole)
         except httpx.TimeoutException as err:
             raise self._failed(
                 f"no answer within {self._timeout_s:g} s", "check the server's load, or allow a longer timeout"
@@ -126,8 +142,11 @@ class OpenAICompatible:
             )
         return self._client
 
-    def _pieces(self, lines: Iterator[str]) -> Iterator[str]:
-        """Server-sent events to text. Complete is a reply that says [DONE] or gives a reason for its end."""
+    def _pieces(self, lines: Iterator[str], *, whole: bool) -> Iterator[str]:
+        """Server-sent events to text. Complete is a reply that says [DONE] or gives a reason for its end.
+
+        ``whole``: one that ends for want of tokens has failed.
+        """
         finished = False
         for line in lines:
             field, _, data = line.partition(":")
@@ -142,6 +161,8 @@ class OpenAICompatible:
                 raise self._failed(
                     "the server's content filter stopped the reply", "ask differently, or use another model"
                 )
+            if whole and reason == "length":
+                raise self._failed("the reply was cut off for want of tokens", "allow it more tokens")
             finished = finished or reason is not None
             if text:
                 yield text

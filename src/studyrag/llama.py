@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import codecs
 import itertools
+import json
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from studyrag.cores import free_cores_since, read_cpu
@@ -145,6 +146,31 @@ class LlamaCpp:
             self._rewind(native, blocks, ())
         return sum(found)
 
+    def write_json(self, messages: Sequence[Message], schema: Mapping[str, object], *, max_tokens: int) -> str:
+        """The likeliest JSON, token by token, among what ``schema`` allows, whatever the temperature.
+
+        Only what llama.cpp's converter knows is held to (types, enums, bounds of lengths; no minimum or maximum).
+
+        :raises GenerationFailed: as for ``stream``, and when the value is not complete after ``max_tokens``.
+        """
+        from llama_cpp.llama_grammar import json_schema_to_gbnf
+
+        blocks = self._blocks(messages)
+        require_room(
+            self._name,
+            prompt_tokens=sum(map(len, blocks)),
+            max_tokens=max_tokens,
+            context_tokens=self.context_tokens,
+        )
+        native, _ = self._loaded()
+        with native.grammar(json_schema_to_gbnf(json.dumps(schema))) as grammar:
+            text, ended = _whole(self._pieces(native, blocks, max_tokens, lambda: native.pick(grammar)))
+        if not ended:
+            raise GenerationFailed(
+                f"{self._name}: the reply was cut off after {max_tokens} tokens", fix="allow it more tokens"
+            )
+        return text
+
     def _weigh(
         self,
         native: NativeModel,
@@ -262,28 +288,35 @@ class LlamaCpp:
 
     def _reply(self, blocks: list[list[int]], max_tokens: int) -> Iterator[str]:
         native, _ = self._loaded()
+        with native.sampler(
+            seed=self._seed, temperature=self._temperature, repeat_penalty=self._repeat_penalty
+        ) as sampler:
+            yield from self._pieces(native, blocks, max_tokens, lambda: native.sample(sampler))
+
+    def _pieces(
+        self, native: NativeModel, blocks: list[list[int]], max_tokens: int, choose: Callable[[], int]
+    ) -> Generator[str, None, bool]:
+        """Pieces of what ``choose`` continues the prompt with; returns whether it ended before ``max_tokens``."""
         with self._lock:
             self._turn += 1
             turn = self._turn
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        with native.sampler(
-            seed=self._seed, temperature=self._temperature, repeat_penalty=self._repeat_penalty
-        ) as sampler:
-            token = -1
-            for step in range(max_tokens):
-                with self._lock:
-                    self._still_mine(turn)
-                    if step == 0:
-                        self._recount_cores(native)
-                        self._evaluate(native, blocks)
-                    else:
-                        native.decode([token])
-                    token = native.sample(sampler)
-                    if native.ends(token):
-                        return
-                    text = decoder.decode(native.piece(token))
-                if text:
-                    yield text
+        token = -1
+        for step in range(max_tokens):
+            with self._lock:
+                self._still_mine(turn)
+                if step == 0:
+                    self._recount_cores(native)
+                    self._evaluate(native, blocks)
+                else:
+                    native.decode([token])
+                token = choose()
+                if native.ends(token):
+                    return True
+                text = decoder.decode(native.piece(token))
+            if text:
+                yield text
+        return False
 
     def _still_mine(self, turn: int) -> None:
         if turn != self._turn:
@@ -303,6 +336,16 @@ class LlamaCpp:
         for block in blocks[len(self._evaluated) :]:
             native.decode(block)
             self._evaluated.append(block)
+
+
+def _whole(stream: Generator[str, None, bool]) -> tuple[str, bool]:
+    """All pieces together, and what the generator returned."""
+    pieces: list[str] = []
+    while True:
+        try:
+            pieces.append(next(stream))
+        except StopIteration as end:
+            return "".join(pieces), bool(end.value)
 
 
 def _renderer(template: str, begin: str, end: str) -> Render:

@@ -1,4 +1,4 @@
-"""llama.cpp as six verbs over token ids: tokenize, piece, keep, decode, sample, weigh.
+"""llama.cpp as seven verbs over token ids: tokenize, piece, keep, decode, sample, pick, weigh.
 
 No chat, no text streams, no policy.
 
@@ -146,6 +146,36 @@ class NativeModel:
         """The next token after what was evaluated last."""
         return int(self._lib.llama_sampler_sample(sampler, self._context, -1))
 
+    def pick(self, grammar: Any) -> int:
+        """The likeliest next token that the grammar allows, which the grammar then takes as written.
+
+        Few candidates are tried first, since trying all costs more than evaluating a token: the choice is the same.
+
+        :raises GenerationFailed: when it allows none.
+        """
+        import numpy as np
+
+        pointer = self._lib.llama_get_logits_ith(self._context, -1)
+        logits = np.ctypeslib.as_array(pointer, (self._lib.llama_vocab_n_tokens(self._vocab),))
+        for count in (1, 64, len(logits)):
+            best = np.argsort(-logits, kind="stable")[:count] if count > 1 else np.array([logits.argmax()])
+            token = self._allowed(grammar, best, logits[best])
+            if token is not None:
+                self._lib.llama_sampler_accept(grammar, token)
+                return token
+        raise GenerationFailed("the grammar allows no token of this model", fix="use another model as judge")
+
+    def _allowed(self, grammar: Any, tokens: Any, logits: Any) -> int | None:
+        """The first of ``tokens``, (n,) by falling logit, that the grammar allows."""
+        import numpy as np
+
+        rows = np.zeros(len(tokens), dtype=[("id", np.int32), ("logit", np.float32), ("p", np.float32)])
+        rows["id"], rows["logit"] = tokens, logits
+        data = rows.ctypes.data_as(self._lib.llama_token_data_p)
+        self._lib.llama_sampler_apply(grammar, self._lib.llama_token_data_array(data, len(rows), -1, False))
+        allowed = np.flatnonzero(np.isfinite(rows["logit"]))
+        return int(rows["id"][allowed[0]]) if len(allowed) else None
+
     def weigh(self, tokens: Sequence[int], *, at: int, following: Sequence[Sequence[int]]) -> list[list[float]]:
         """Evaluate ``tokens`` (at most ``MOST_OUTPUTS``) at position ``at`` and weigh what may follow each of them.
 
@@ -195,6 +225,22 @@ class NativeModel:
             yield chain
         finally:
             lib.llama_sampler_free(chain)
+
+    @contextmanager
+    def grammar(self, text: str) -> Iterator[Any]:
+        """What a GBNF grammar allows, to ``pick`` from.
+
+        :raises GenerationFailed: when llama.cpp cannot read it.
+        """
+        made: Any = self._lib.llama_sampler_init_grammar(self._vocab, text.encode(), b"root")
+        if not made:
+            raise GenerationFailed(
+                f"llama.cpp cannot read the grammar: {'; '.join(self._log)}", fix="simplify the JSON schema"
+            )
+        try:
+            yield made
+        finally:
+            self._lib.llama_sampler_free(made)
 
     def close(self) -> None:
         if self._context is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
@@ -65,6 +65,18 @@ class Scorer(Protocol):
         """ln P(text) as what follows the last message's content within that message, whose tail is not looked at.
 
         :raises GenerationFailed: as for ``Generator.stream``.
+        """
+        ...
+
+
+@runtime_checkable
+class JsonWriter(Protocol):
+    """A generator whose reply can be held to a JSON schema."""
+
+    def write_json(self, messages: Sequence[Message], schema: Mapping[str, object], *, max_tokens: int) -> str:
+        """One JSON value, as text, that fits ``schema`` (as far as the model's server holds it to that).
+
+        :raises GenerationFailed: as for ``Generator.stream``, and when the reply is cut off at ``max_tokens``.
         """
         ...
 

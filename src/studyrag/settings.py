@@ -64,6 +64,10 @@ class Settings(BaseSettings):
         "qwen2.5-coder-1.5b-instruct",
         description="Catalogue name, path of a .gguf file, `openai:URL#MODEL`, or `fake`.",
     )
+    judge: str = Field(
+        "qwen2.5-coder-1.5b-instruct",
+        description="Model that judges answers in `studyrag eval`: named as the generator is.",
+    )
     answer_tokens: int = Field(320, ge=16, le=8192, description="Most tokens of an answer.")
     temperature: float = Field(0.0, ge=0, le=2, description="0 always picks the likeliest token.")
     seed: int = Field(0, ge=0, description="Seed of the generator.")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from studyrag.cli import asking, evaluating, models, upkeep
+from studyrag.cli import asking, evaluating, models, scoring, upkeep
 
 app = typer.Typer(
     name="studyrag",
@@ -23,6 +23,8 @@ app.command("index")(upkeep.index)
 app.command("status")(upkeep.status)
 app.command("doctor")(upkeep.doctor)
 app.add_typer(models.app, name="models")
+evaluating.app.command("answers")(scoring.answers)
+evaluating.app.command("judge")(scoring.judge)
 app.add_typer(evaluating.app, name="eval")
 
 

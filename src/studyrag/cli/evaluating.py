@@ -1,4 +1,4 @@
-"""``studyrag eval``: how well retrieval finds what golden questions need, and drafts of such questions.
+"""``studyrag eval retrieval`` and ``draft``: how well retrieval finds what golden questions need, and such questions.
 
 Heavy modules are imported inside the commands, so that ``--help`` stays quick.
 """
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from studyrag.evals.answers import AnswerResults
     from studyrag.evals.arms import Arm
     from studyrag.evals.results import Results
     from studyrag.settings import Settings
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Measure retrieval on golden questions, and draft such questions.",
+    help="Measure retrieval and answers on golden questions, judge the judge, and draft such questions.",
 )
 
 GoldenFile = Annotated[
@@ -92,7 +93,7 @@ def retrieval(
     _show(results, worst=worst, as_json=as_json)
     _write(results, report, write_baseline, worst=worst)
     if held_to is not None:
-        _hold(results, held_to)
+        hold(results, held_to)
 
 
 def _on_notes(
@@ -105,7 +106,7 @@ def _on_notes(
     from studyrag.evals.golden import digest, find_golden, load, select
     from studyrag.evals.retrieval import evaluate
 
-    file = golden or find_golden(_home())
+    file = golden or find_golden(home())
     questions = select(load(file, drafts=drafts), which)
     if not any(one.answerable for one in questions):
         raise Misuse(f"{file}: no answerable questions among the {which} ones", fix="choose others, or --all")
@@ -135,7 +136,7 @@ def _on_beir(folder: Path, arms: tuple[Arm, ...], chosen: Settings, *, worst: in
         return evaluate_beir(data, embedder, arms, chosen, worst=worst, progress=callback)
 
 
-def _home() -> Path:
+def home() -> Path:
     """The folder of studyrag.toml, or the current one."""
     from studyrag.settings import find_file
 
@@ -169,7 +170,7 @@ def _write(results: Results, report: Path | None, baseline: Path | None, *, wors
         say(f"wrote {baseline}")
 
 
-def _hold(results: Results, baseline: Any) -> None:
+def hold(results: Results | AnswerResults, baseline: Any) -> None:
     from studyrag.cli.terminal import say
     from studyrag.errors import StudyRagError
     from studyrag.evals.baseline import fallen
@@ -183,7 +184,7 @@ def _hold(results: Results, baseline: Any) -> None:
         )
         raise StudyRagError(
             f"{len(found)} metrics fell below the baseline: {one}",
-            fix="find what made retrieval worse, or accept it with --write-baseline",
+            fix="find what made it worse, or accept it with --write-baseline",
         )
     say("no metric fell below the baseline")
 

@@ -50,6 +50,14 @@ def size(n_bytes: float) -> str:
     raise AssertionError("unreachable")
 
 
+def time_left(spent_s: float, done: int, left: int) -> str:
+    """', about 3 min left', at the rate so far; "" where that is not known, or under 20 s."""
+    seconds = spent_s / done * left if done > 0 else 0.0
+    if seconds < 20:
+        return ""
+    return f", about {seconds / 60:.0f} min left" if seconds >= 90 else f", about {seconds:.0f} s left"
+
+
 @contextmanager
 def progress(*, in_bytes: bool = False, quiet: bool = False) -> Iterator[Progress]:
     """A progress callback drawn on stderr: a bar at a terminal, else a line every few seconds; gone when done."""
@@ -111,15 +119,18 @@ def _started(what: str, in_bytes: bool) -> tuple[RichProgress, tuple[str, TaskID
 
 
 def _lines(in_bytes: bool) -> Progress:
-    last: dict[str, Any] = {"what": "", "at": 0.0}
+    last: dict[str, Any] = {"what": "", "at": 0.0, "began": 0.0, "from": 0}
 
     def callback(what: str, done: int, total: int) -> None:
         now = time.monotonic()
         finished = total > 0 and done >= total
         if what == last["what"] and not finished and now - last["at"] < _LINE_EVERY_S:
             return
+        if what != last["what"]:
+            last.update({"began": now, "from": done})
         last.update(what=what, at=now)
         shown = f"{size(done)} of {size(total)}" if in_bytes else f"{done} of {total}"
-        say(f"{what}: {shown}" if total else what)
+        left = time_left(now - last["began"], done - last["from"], total - done)
+        say(f"{what}: {shown}{left}" if total else what)
 
     return callback

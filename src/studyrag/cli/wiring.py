@@ -15,6 +15,7 @@ from studyrag.cli.terminal import progress, say, size
 
 if TYPE_CHECKING:
     from studyrag.assistant import Assistant
+    from studyrag.evals.judge import Judge
     from studyrag.protocols import Embedder, Generator
     from studyrag.settings import Settings
 
@@ -60,8 +61,8 @@ def open_embedder(chosen: Settings, *, yes: bool = False) -> Embedder:
     return embedding.open_embedder(folder, precision=chosen.precision)
 
 
-def open_generator(chosen: Settings, *, yes: bool = False) -> Generator | None:
-    """None, with a notice, when the model is not installed and was not fetched."""
+def open_generator(chosen: Settings, *, yes: bool = False, window: int = 0) -> Generator | None:
+    """None, with a notice, when the model is not installed and was not fetched. ``window``: tokens at least."""
     from studyrag.errors import ModelMissing
     from studyrag.generating import open_generator as opened
 
@@ -72,7 +73,7 @@ def open_generator(chosen: Settings, *, yes: bool = False) -> Generator | None:
         return opened(
             chosen.generator,
             find_model=find,
-            context_tokens=context_window(chosen),
+            context_tokens=max(window, context_window(chosen)),
             threads=chosen.threads or None,
             gpu_layers=chosen.gpu_layers,
             seed=chosen.seed,
@@ -86,6 +87,62 @@ def open_generator(chosen: Settings, *, yes: bool = False) -> Generator | None:
             f" For written answers: {err.fix}"
         )
         return None
+
+
+def open_generator_and_judge(chosen: Settings, *, yes: bool = False) -> tuple[Generator | None, str, Judge]:
+    """The generator, what identifies it, and the judge: one loaded model for both where it is the same."""
+    from studyrag.evals.judge import JUDGE_WINDOW, Judge
+
+    generator_sha256, judge_sha256 = (model_sha256(name, yes=yes) for name in (chosen.generator, chosen.judge))
+    if judge_sha256 != generator_sha256 or judge_sha256 == "fake":
+        return open_generator(chosen, yes=yes), generator_sha256, open_judge(chosen, yes=yes)
+    shared = open_generator(chosen, yes=yes, window=JUDGE_WINDOW)
+    if shared is None:
+        return None, "none", open_judge(chosen, yes=yes)
+    return shared, generator_sha256, Judge(shared, sha256=judge_sha256)
+
+
+def open_judge(chosen: Settings, *, yes: bool = False) -> Judge:
+    """:raises ModelMissing: when it is not installed and may not be fetched."""
+    from studyrag.evals.judge import JUDGE_WINDOW, FakeJudgeModel, Judge
+    from studyrag.generating import open_generator as opened
+
+    sha256 = model_sha256(chosen.judge, yes=yes)
+    if sha256 == "fake":
+        return Judge(FakeJudgeModel(), sha256=sha256)
+    model = opened(
+        chosen.judge,
+        find_model=lambda name: _installed(name, yes=yes),
+        context_tokens=JUDGE_WINDOW,
+        threads=chosen.threads or None,
+        gpu_layers=chosen.gpu_layers,
+    )
+    return Judge(model, sha256=sha256)
+
+
+def model_sha256(spec: str, *, yes: bool = False) -> str:
+    """What identifies the model that ``spec`` names: the SHA-256 of a file, else the words themselves.
+
+    A file outside the store is read for it, a second a GB. "none" for a generator that is not installed.
+    """
+    from studyrag.errors import ModelMissing
+    from studyrag.generating import generator_kind
+    from studyrag.gguf import check_gguf
+    from studyrag.modelfiles import sha256_of
+    from studyrag.store import ModelStore, default_cache
+
+    if generator_kind(spec) != "gguf":
+        return spec
+    if spec.endswith(".gguf"):
+        file = Path(spec).expanduser()
+        check_gguf(file)
+        return sha256_of(file)
+    try:
+        _installed(spec, yes=yes)
+    except ModelMissing:
+        return "none"
+    found = ModelStore(default_cache()).find(spec)
+    return found.sha256 if found else "none"
 
 
 def context_window(chosen: Settings) -> int:

@@ -9,11 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from studyrag.errors import Misuse, StudyRagError
+from studyrag.evals.answers import AnswerResults
 from studyrag.evals.measuring import Mean
 from studyrag.evals.results import Results
 
-_ABOUT = ("selection", "questions", "golden_sha256", "embedder", "chunk_tokens")
-_SAME = ("selection", "golden_sha256")
+_ABOUT = (
+    "selection", "questions", "golden_sha256", "embedder", "chunk_tokens", "generator_sha256", "judge_sha256",
+    "calibration",
+)  # fmt: skip
+_SAME = ("selection", "golden_sha256", "judge_sha256", "calibration")
+"""What must not differ; what neither has does not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +31,7 @@ class Fallen:
     low: float
 
 
-def write_baseline(results: Results, file: Path) -> None:
+def write_baseline(results: Results | AnswerResults, file: Path) -> None:
     """:raises StudyRagError: when it cannot be written."""
     values = {
         "about": {key: results.about[key] for key in _ABOUT if key in results.about},
@@ -51,11 +56,11 @@ def read_baseline(file: Path) -> Mapping[str, Any]:
         if not numbers or not isinstance(values["about"], dict):
             raise ValueError("no metrics")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as err:
-        raise Misuse(f"{file}: not a baseline: {err}", fix=f"studyrag eval retrieval --write-baseline {file}") from err
+        raise Misuse(f"{file}: not a baseline: {err}", fix=f"write one with --write-baseline {file}") from err
     return {"about": values["about"], "metrics": values["metrics"]}
 
 
-def fallen(results: Results, baseline: Mapping[str, Any]) -> tuple[Fallen, ...]:
+def fallen(results: Results | AnswerResults, baseline: Mapping[str, Any]) -> tuple[Fallen, ...]:
     """What fell, of the baseline's metrics whose arm was measured now.
 
     :raises Misuse: when the two were measured on other questions, or share no arm.
@@ -64,7 +69,7 @@ def fallen(results: Results, baseline: Mapping[str, Any]) -> tuple[Fallen, ...]:
         then, now = baseline["about"].get(key), results.about.get(key)
         if then != now:
             raise Misuse(
-                f"the baseline was measured on other questions ({key}: {then}, now {now})",
+                f"the baseline was measured on other questions, or by another judge ({key}: {then}, now {now})",
                 fix="measure the same ones, or write a new baseline with --write-baseline",
             )
     measured = _metrics(results)
@@ -80,8 +85,10 @@ def fallen(results: Results, baseline: Mapping[str, Any]) -> tuple[Fallen, ...]:
     return tuple(found)
 
 
-def _metrics(results: Results) -> dict[str, Mean]:
+def _metrics(results: Results | AnswerResults) -> dict[str, Mean]:
     """'arm: metric' to its mean; higher is better for each, so the answerable ones are those that are *not* refused."""
+    if isinstance(results, AnswerResults):
+        return _of_answers(results)
     found = {f"{arm.name}: {name}": value for arm in results.arms for name, value in arm.overall.items()}
     if results.abstention is not None:
         one = results.abstention
@@ -90,6 +97,16 @@ def _metrics(results: Results) -> dict[str, Mean]:
         found["abstention: recall"] = one.recall
         found["abstention: answerable not refused"] = _complement(one.refused_answerable)
     return found
+
+
+def _of_answers(results: AnswerResults) -> dict[str, Mean]:
+    refusals = results.refusals
+    return {
+        **{f"answers: {name}": one.mean for name, one in results.metrics.items()},
+        "answers: abstention precision": refusals.precision,
+        "answers: abstention recall": refusals.recall,
+        "answers: answerable not refused": _complement(refusals.refused_answerable),
+    }
 
 
 def _complement(one: Mean) -> Mean:

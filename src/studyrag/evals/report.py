@@ -1,16 +1,23 @@
-"""A report of one evaluation: report.md, and report.html, which holds its plots and styles and opens offline."""
+"""A report: report.md, and report.html, which holds its plots and styles and opens offline.
+
+One page for all that was measured into the same folder: each evaluation leaves its section there, and the page is made
+of all of them.
+"""
 
 from __future__ import annotations
 
 import html
 import io
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from studyrag.errors import StudyRagError
 from studyrag.evals.results import Results
-from studyrag.evals.tables import as_html, markdown, tables
+from studyrag.evals.tables import Table, as_html, markdown, tables
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,12 +39,22 @@ svg {{ max-width: 100%; height: auto }}
 </style>
 </head>
 <body>
-<h1>{title}</h1>
-{figures}
-{tables}
+{body}
 </body>
 </html>
 """
+SECTIONS = ("retrieval", "answers", "judge")
+"""In this order on the page."""
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One evaluation's part of the page. ``figures``: caption to SVG."""
+
+    name: str
+    title: str
+    figures: Mapping[str, str]
+    tables: Sequence[Table]
 
 
 def write_report(results: Results, folder: Path, *, worst: int, title: str = "Retrieval evaluation") -> list[Path]:
@@ -45,15 +62,23 @@ def write_report(results: Results, folder: Path, *, worst: int, title: str = "Re
 
     :raises StudyRagError: when they cannot be written.
     """
-    made = tables(results, worst=worst)
-    figures = "\n".join(
-        f"<figure>{drawn}<figcaption>{html.escape(caption)}</figcaption></figure>"
-        for caption, drawn in plots(results).items()
-    )
-    page = _PAGE.format(title=html.escape(title), figures=figures, tables=as_html(made))
-    texts = {"report.md": f"# {title}\n\n{markdown(made)}", "report.html": page}
+    return write_section(Section("retrieval", title, plots(results), tables(results, worst=worst)), folder)
+
+
+def write_section(section: Section, folder: Path) -> list[Path]:
+    """Writes both files, of this section and of those that other evaluations left in ``folder``, and returns them.
+
+    :raises StudyRagError: when they cannot be written.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        _file(folder, section.name).write_text(json.dumps(asdict(section)), encoding="utf-8")
+        sections = [one for one in (_read(folder, name) for name in SECTIONS) if one is not None]
+        title = sections[0].title if len(sections) == 1 else "Evaluation"
+        texts = {
+            "report.md": "\n".join(f"# {one.title}\n\n{markdown(one.tables)}" for one in sections),
+            "report.html": _PAGE.format(title=html.escape(title), body="\n".join(map(_html, sections))),
+        }
         for name, text in texts.items():
             (folder / name).write_text(text, encoding="utf-8")
     except OSError as err:
@@ -61,9 +86,33 @@ def write_report(results: Results, folder: Path, *, worst: int, title: str = "Re
     return [folder / name for name in texts]
 
 
+def _file(folder: Path, name: str) -> Path:
+    return folder / f"{name}.section.json"
+
+
+def _read(folder: Path, name: str) -> Section | None:
+    """None when it was not measured into this folder, or by another version."""
+    try:
+        values = json.loads(_file(folder, name).read_text(encoding="utf-8"))
+        rows = [
+            {**one, "rows": tuple(map(tuple, one["rows"])), "header": tuple(one["header"])} for one in values["tables"]
+        ]
+        return Section(values["name"], values["title"], values["figures"], [Table(**one) for one in rows])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _html(section: Section) -> str:
+    figures = "\n".join(
+        f"<figure>{drawn}<figcaption>{html.escape(caption)}</figcaption></figure>"
+        for caption, drawn in section.figures.items()
+    )
+    return f"<h1>{html.escape(section.title)}</h1>\n{figures}\n{as_html(section.tables)}"
+
+
 def plots(results: Results) -> dict[str, str]:
     """Caption to SVG: metrics by arm, recall against k, probabilities of coverage, milliseconds a query."""
-    drawers: dict[str, Callable[[Axes, Results], None]] = {
+    drawers: dict[str, Callable[..., None]] = {
         "Metrics by arm, with 95 % intervals.": _draw_metrics,
         "Recall against k: of notes (lines) and of quotes (dashed).": _draw_curves,
         "Probability that the notes answer, as retrieval alone estimates it.": _draw_weighed,
@@ -71,18 +120,18 @@ def plots(results: Results) -> dict[str, str]:
     }
     if results.abstention is None:
         drawers = {caption: draw for caption, draw in drawers.items() if draw is not _draw_weighed}
-    return {caption: _svg(draw, results, caption) for caption, draw in drawers.items()}
+    return {caption: svg(partial(draw, results=results), caption) for caption, draw in drawers.items()}
 
 
-def _svg(draw: Callable[[Axes, Results], None], results: Results, salt: str) -> str:
+def svg(draw: Callable[[Axes], None], salt: str, *, height: float = 3.6) -> str:
     """An <svg> element: no XML head, no metadata, the same bytes twice. ``$`` in a label is no formula."""
     import matplotlib
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context({"svg.hashsalt": salt, "svg.fonttype": "none", "text.parse_math": False}):
-        figure = Figure(figsize=(8, 3.6), layout="constrained")
+        figure = Figure(figsize=(8, height), layout="constrained")
         axes = figure.add_subplot()
-        draw(axes, results)
+        draw(axes)
         out = io.StringIO()
         figure.savefig(out, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     text = out.getvalue()
