@@ -12,9 +12,12 @@ from hypothesis import strategies as st
 from studyrag.evidence import (
     ABSOLUTE,
     COEFFICIENTS,
+    DEPTH,
     HOPELESS,
     SURE,
+    TOP,
     VERDICTS,
+    asks_of_oneself,
     doubtful,
     features,
     hopeless,
@@ -35,14 +38,16 @@ values = st.fixed_dictionaries({name: st.floats(-1, 1) for name in COEFFICIENTS 
 def test_features_are_shares_of_the_questions_weight_and_cosines() -> None:
     found = features([OVEN, KETTLE], WEIGHTS, ["quokka"])
     assert found == pytest.approx(
-        {"cosine": 0.8, "cosine_mean": 0.7, "covered": 3 / 8, "covered_all": 4 / 8, "unknown": 4 / 8, "named": 0.0}
+        {"cosine": 0.8, "peak": 0.8 - 0.6, "covered": 3 / 8, "unknown": 4 / 8, "named": 0.0, "own": 0.0}
     )
 
 
-def test_the_mean_is_of_the_three_nearest_however_many_there_are() -> None:
-    hits = [hit(chunk("Text.", f"c{at}"), at, cosine=at / 10) for at in range(1, 8)]
-    assert features(hits, {}, [])["cosine_mean"] == pytest.approx((0.7 + 0.6 + 0.5) / 3)
-    assert features(hits[:1], {}, [])["cosine_mean"] == pytest.approx(0.1)
+def test_the_peak_is_above_the_mean_of_the_other_best_hits_and_of_one_alone_above_nothing() -> None:
+    hits = [hit(chunk("Text.", f"c{at}"), at, cosine=at / 100) for at in range(DEPTH, 0, -1)]
+    others = sum(range(1, DEPTH)) / (DEPTH - 1) / 100
+    assert features(hits, {}, [])["peak"] == pytest.approx(DEPTH / 100 - others)
+    assert features([*hits, hit(chunk("Text.", "deep"), DEPTH + 1, cosine=-1.0)], {}, []) == features(hits, {}, [])
+    assert features(hits[:1], {}, [])["peak"] == features(hits[:1], {}, [])["cosine"] == DEPTH / 100
 
 
 def test_words_in_the_heading_path_count_as_held() -> None:
@@ -50,20 +55,13 @@ def test_words_in_the_heading_path_count_as_held() -> None:
 
 
 def test_only_the_best_hits_are_searched_for_the_questions_words() -> None:
-    hits = [hit(chunk("Nothing.", f"c{at}"), at) for at in range(1, 6)]
-    assert features([*hits, KETTLE], WEIGHTS, [])["covered_all"] == 0.0
+    hits = [hit(chunk("Nothing.", f"c{at}"), at) for at in range(1, TOP + 1)]
+    assert features([*hits, KETTLE], WEIGHTS, [])["covered"] == 0.0
 
 
 def test_no_hits_and_no_words_are_no_evidence() -> None:
     nothing = features([], WEIGHTS, [])
-    assert nothing == {
-        "cosine": 0.0,
-        "cosine_mean": 0.0,
-        "covered": 0.0,
-        "covered_all": 0.0,
-        "unknown": 1.0,
-        "named": 0.0,
-    }
+    assert nothing == {"cosine": 0.0, "peak": 0.0, "covered": 0.0, "unknown": 1.0, "named": 0.0, "own": 0.0}
     assert not weigh(nothing, threshold=0.5).covered
     assert features([KETTLE], {}, [])["covered"] == 0.0
 
@@ -158,3 +156,35 @@ def test_a_name_that_no_note_knows_lowers_the_probability() -> None:
         for question in ("how does a kestrel boil water", "how does a Kestrel boil water")
     )
     assert named < plain
+
+
+@pytest.mark.parametrize(
+    ("question", "own"),
+    [
+        ("What did I score in my driving test?", True),
+        ("when is my dentist appointment", True),
+        ("whats my shoe size", True),
+        ("How much do I owe the bank?", True),
+        ("What is the number of my locker?", True),
+        ("who came to our last meeting", True),
+        ("What did the neighbour say about me?", True),
+        ("What is a kettle?", False),
+        ("my kettle leaks, what do i do", False),
+        ("Which kettle should I use?", False),
+        ("how do i descale my kettle", False),
+        ("How many cups do I get from one kettle?", False),
+        ("Wann ist meine Prüfung?", False),
+        ("", False),
+    ],
+)
+def test_questions_about_the_askers_own_life(question: str, own: bool) -> None:
+    assert asks_of_oneself(question) == own
+
+
+def test_a_question_about_oneself_is_for_a_diary() -> None:
+    diary = hit(chunk("I boiled my kettle twice and my sister came.", "d"), 1, cosine=0.8)
+    question = "When did I boil the kettle?"
+    assert features([KETTLE], WEIGHTS, [], question)["own"] == 1.0
+    assert features([diary], WEIGHTS, [], question)["own"] == 0.0
+    asked, plain = (weigh(features([KETTLE], WEIGHTS, [], q), threshold=0.5) for q in (question, "When does it boil?"))
+    assert asked.probability < plain.probability
