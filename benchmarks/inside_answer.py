@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from studyrag.assistant import Answered, Assistant, Piece, Reading
+from studyrag.assistant import Assistant
 from studyrag.cli.wiring import context_window, open_embedder
 from studyrag.cores import allowed_cores
 from studyrag.llama import LlamaCpp
 from studyrag.llama_native import BATCH, NativeModel
-from studyrag.records import Message
+from studyrag.records import Answered, Message, Piece, Reading
 from studyrag.settings import load_settings
 
 

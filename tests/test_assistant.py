@@ -14,12 +14,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from studyrag.assistant import MAX_QUESTION_CHARS, Answered, Assistant, Attributed, Event, Piece, Reading
+from studyrag.assistant import MAX_QUESTION_CHARS, Assistant
 from studyrag.embedding import HashEmbedder
 from studyrag.errors import GenerationFailed, IndexMismatch, Misuse, NotesError
 from studyrag.generating import EchoGenerator
 from studyrag.index import locked
-from studyrag.records import Answer, Message
+from studyrag.records import Answer, Answered, Attributed, Event, Message, Piece, Reading
 from studyrag.settings import Settings
 from tests.makers import write_notes
 
@@ -59,6 +59,7 @@ class Scoring(Scripted):
         super().__init__()
         self.logit, self.favourite = logit, favourite
         self.weighed: list[Sequence[Message]] = []
+        self.likelihoods: list[tuple[str, str]] = []
 
     def log_probabilities(
         self, messages: Sequence[Message], replies: Sequence[str], *, most_tokens: int = 8
@@ -69,6 +70,10 @@ class Scoring(Scripted):
         lines = messages[-1].content.split("\n")
         at = next((line.split()[0] for line in lines if line.startswith("(") and self.favourite in line), "(1)")
         return [-self.logit if reply == "(0" else 0.0 if at.startswith(reply) else -9.0 for reply in replies]
+
+    def log_likelihood(self, messages: Sequence[Message], text: str) -> float:
+        self.likelihoods.append((messages[-1].content, text))
+        return 0.0
 
 
 Make = Callable[..., Assistant]
@@ -283,6 +288,21 @@ def test_a_generator_that_scores_decides_where_retrieval_is_unsure(make: Make) -
     assert answered(iter(events)).abstained
     assert len(no.weighed) == 1 and no.prompts == []
     assert not any(isinstance(event, Piece | Attributed) for event in events)
+
+
+@pytest.mark.parametrize("style", ["quote", "write"])
+def test_the_question_is_weighed_against_the_passages_only_where_retrieval_is_unsure(
+    make: Make, monkeypatch: pytest.MonkeyPatch, style: str
+) -> None:
+    unsure, sure = Scoring(20.0), Scoring(20.0)
+    monkeypatch.setattr("studyrag.evidence.SURE", 1.1)
+    list(make(unsure, style=style).ask(HOT))
+    alone, after = unsure.likelihoods
+    assert alone == ("Question:", f" {HOT}")
+    assert after[0].endswith("Question:") and SUPPORTED in after[0] and after[1] == f" {HOT}"
+    monkeypatch.setattr("studyrag.evidence.SURE", 0.0)
+    list(make(sure, style=style).ask(HOT))
+    assert sure.likelihoods == []
 
 
 def test_a_generator_that_scores_is_not_asked_about_the_hopeless(make: Make) -> None:

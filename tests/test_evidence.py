@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from studyrag.evidence import COEFFICIENTS, HOPELESS, VERDICTS, features, hopeless, strange_names, weigh, with_verdict
+from studyrag.evidence import (
+    ABSOLUTE,
+    COEFFICIENTS,
+    HOPELESS,
+    SURE,
+    VERDICTS,
+    doubtful,
+    features,
+    hopeless,
+    strange_names,
+    weigh,
+    with_verdict,
+)
 from studyrag.records import Evidence, Hit
 from tests.makers import chunk, hit
 
@@ -88,16 +101,25 @@ def test_the_probability_is_the_logistic_of_the_weighted_sum() -> None:
     assert weigh(made, threshold=0).probability == pytest.approx(1 / (1 + math.exp(-score)))
 
 
-@pytest.mark.parametrize("kind", sorted(VERDICTS))
-@given(st.floats(0, 1), st.floats(-30, 30), st.floats(0.01, 10))
-def test_a_generators_yes_raises_the_probability_and_its_no_lowers_it(
-    kind: str, p: float, logit: float, more: float
+@pytest.mark.parametrize("weights", VERDICTS)
+@given(st.floats(-1, 1), st.booleans(), st.floats(-30, 30), st.floats(0.01, 10))
+def test_what_speaks_for_the_passages_raises_the_probability(
+    weights: Mapping[str, float], cosine: float, named: bool, value: float, more: float
 ) -> None:
-    evidence = Evidence(p, covered=False, features={"cosine": 0.1})
-    one, other = (with_verdict(evidence, kind, value, threshold=0.5) for value in (logit, logit + more))
-    assert 0 <= one.probability <= other.probability <= 1
-    assert one.covered == (one.probability >= 0.5)
-    assert one.features == {"cosine": 0.1, kind: logit}
+    evidence = Evidence(0.5, covered=False, features={"cosine": cosine, "named": float(named), "covered": 0.3})
+    verdict = {name: value for name in weights if name not in ("intercept", *ABSOLUTE)}
+    before = with_verdict(evidence, verdict, threshold=0.5)
+    for name in verdict:
+        after = with_verdict(evidence, {**verdict, name: value + more}, threshold=0.5)
+        assert 0 <= before.probability <= after.probability <= 1
+        assert after.covered == (after.probability >= 0.5)
+        assert after.features == {**evidence.features, **verdict, name: value + more}
+
+
+def test_a_question_is_doubtful_until_retrieval_is_sure() -> None:
+    assert [doubtful(Evidence(p, covered=True, features={})) for p in (0.0, SURE - 0.01, SURE, 1.0)] == [
+        True, True, False, False,
+    ]  # fmt: skip
 
 
 def test_evidence_is_hopeless_far_below_the_threshold_only() -> None:

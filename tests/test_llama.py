@@ -357,6 +357,35 @@ def test_the_reply_is_the_same_after_replies_were_weighed(model: LlamaCpp) -> No
     assert again == model.log_probabilities(ASKED, ["Yes", "No"])
 
 
+def test_the_likelihood_of_a_text_is_that_of_its_tokens_behind_the_contents(
+    model: LlamaCpp, native: NativeModel
+) -> None:
+    text = " Is tea hot, or is it cold, when it comes to the table of those who have ordered it with milk and sugar?"
+    asked = [Message("system", "Answer."), Message("user", "Tea is hot.\n\nQuestion:", text)]
+    found = model.log_likelihood(asked, text)
+    tokens = native.tokenize(text, special=False)
+    before = [token for block in model._blocks(asked, contents_only=True) for token in block]
+    whole = flat(model, asked)
+    assert whole[: len(before) + len(tokens)] == before + tokens
+    model._evaluated = []
+    total = 0.0
+    for at, token in enumerate(tokens):
+        native.keep(0)
+        native.decode([*before, *tokens[:at]])
+        total += native.weigh_next([token])[0]
+    native.keep(0)
+    assert found == pytest.approx(total, rel=0.03)
+    assert model.log_likelihood(asked, "") == 0.0
+
+
+def test_a_likely_text_is_likelier_than_an_unlikely_one_and_the_prompt_is_kept(model: LlamaCpp) -> None:
+    asked = [Message("user", "One, two, three, four,", " five, six")]
+    likely = model.log_likelihood(asked, " five, six")
+    assert model.log_likelihood(asked, " zebra, six") < likely < 0
+    assert model.log_likelihood(asked, " five, six") == likely
+    assert model._evaluated == model._blocks(asked, contents_only=True)
+
+
 def test_what_greedy_decoding_writes_is_the_most_probable_beginning(model: LlamaCpp) -> None:
     first = next(iter(model.stream(ASKED, max_tokens=1)))
     others = ["Zebra", "(1)", "\n\n", "42"]

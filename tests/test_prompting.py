@@ -9,7 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from studyrag.generating import passages_in
-from studyrag.prompting import LONG, SHORT, covered, messages, number_replies, numbered, passage_text, wants_more, which
+from studyrag.prompting import (
+    LONG,
+    SHORT,
+    covered,
+    messages,
+    number_replies,
+    numbered,
+    passage_text,
+    wants_more,
+    which,
+    without_notes,
+)
 from studyrag.records import Message
 from studyrag.statements import statements
 from tests.makers import passage
@@ -24,7 +35,7 @@ TWO = [
 def test_a_prompt_is_the_rules_then_the_passages_by_number_then_the_question() -> None:
     system, user = messages("How hot is tea?", TWO)
     assert (system.role, user.role) == ("system", "user")
-    assert user.content == (
+    assert user.text == (
         "[1] tea.md › Tea › Green\nGreen tea is hot.\n\n[2] b/bikes.md\nA chain needs oil.\n\nQuestion: How hot is tea?"
     )
     assert SHORT in system.content
@@ -36,19 +47,19 @@ def test_the_rules_call_the_notes_material_and_not_instructions() -> None:
 
 
 def test_no_passages_leave_the_question_alone() -> None:
-    assert messages("How hot?", [])[1].content == "\n\nQuestion: How hot?"
+    assert messages("How hot?", [])[1].text == "\n\nQuestion: How hot?"
 
 
 @given(st.text(max_size=80), st.text(max_size=80))
 def test_any_text_goes_into_the_prompt_as_it_is(question: str, text: str) -> None:
-    content = messages(question, [passage(text or "x")])[1].content
+    content = messages(question, [passage(text or "x")])[1].text
     assert content.endswith(f"Question: {question}")
     assert text.strip() in content
 
 
 def test_braces_in_a_question_or_a_note_are_no_template() -> None:
     system, user = messages("What is {length}?", [passage("A set {0} {x!r} %s")])
-    assert "{length}" in user.content and "{0} {x!r} %s" in user.content
+    assert "{length}" in user.text and "{0} {x!r} %s" in user.text
     assert "{" not in system.content
 
 
@@ -85,8 +96,8 @@ def test_questions_about_the_notes_share_all_but_their_last_words_with_the_promp
     prompt = messages("How hot?", TWO)
     asked = ask(prompt)
     assert asked[0] == prompt[0]
-    assert (asked[1].content, prompt[1].tail) == (prompt[1].content, "")
-    assert asked[1].tail
+    assert asked[1].content == prompt[1].content
+    assert asked[1].tail.startswith(" How hot?\n\n") and prompt[1].tail == " How hot?"
 
 
 def test_statements_are_numbered_through_all_passages_under_their_places() -> None:
@@ -94,10 +105,16 @@ def test_statements_are_numbered_through_all_passages_under_their_places() -> No
         passage("Green tea is hot water.\nBlack tea is boiling water.", 1, note_id="tea.md", headings=("Tea",)),
         passage("A bicycle chain needs oil.", 2, note_id="b/bikes.md", headings=()),
     ]
-    assert numbered("How hot?", statements(two))[1].content == (
+    assert numbered("How hot?", statements(two))[1].text == (
         "[1] tea.md › Tea\n(1) Green tea is hot water.\n(2) Black tea is boiling water.\n\n"
         "[2] b/bikes.md\n(3) A bicycle chain needs oil.\n\nQuestion: How hot?"
     )
+
+
+def test_without_notes_only_the_rules_and_the_question_are_left() -> None:
+    rules, asked = without_notes(numbered("How hot?", statements(TWO)))
+    assert rules == messages("How hot?", TWO)[0]
+    assert asked.text == "Question: How hot?"
 
 
 @given(st.integers(1, 48))

@@ -190,7 +190,7 @@ def test_no_more_than_the_limit_is_ever_read(tmp_path: Path) -> None:
         def open(self, *_: object, **__: object) -> Endless:
             return Endless()
 
-    made = read_note(NoteFile("log.md", Growing(tmp_path / "log.md"), 10, 0, 0), max_bytes=2000)
+    made = read_note(NoteFile("log.md", Growing(tmp_path), 10, 0, 0), max_bytes=2000)
     assert isinstance(made, Skipped)
     assert asked == [2001]
 

@@ -49,8 +49,10 @@ Question to answer (stages)
     generating.py     the table of generators, and the fake
     quoting.py        an answer in the notes' own words
     attributing.py    each sentence to the lines that support it
+    writing.py        a generator's stream to sentences with their lines
 
 The whole
+    answering.py      a question's hits to the events of its answer
     assistant.py      the facade: settings in, answers out
     evals/            retrieval and answers measured on golden questions
     cli/              the command line

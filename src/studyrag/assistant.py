@@ -6,16 +6,13 @@ retrieval, the evidence check, packing, generation and attribution as a stream o
 
 from __future__ import annotations
 
-import math
-import re
-import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
+from studyrag.answering import NEAREST, Answering
 from studyrag.errors import IndexBusy, IndexMismatch, IndexMissing, IndexNotWritable, Misuse
 from studyrag.protocols import Embedder, Generator, Progress, Scorer, no_progress
-from studyrag.records import Answer, Chunk, Context, Evidence, Hit, Message, Passage, Sentence, Trace
+from studyrag.records import Answer, Answered, Event, Evidence, Hit, Trace
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,47 +20,11 @@ if TYPE_CHECKING:
 
     from studyrag.building import Built, Changes
     from studyrag.index import Index
-    from studyrag.packing import Span
-    from studyrag.quoting import Weighed
     from studyrag.retrieving import Query, Retriever
     from studyrag.settings import Settings
-    from studyrag.statements import Statement
 
 MAX_QUESTION_CHARS = 4000
-NEAREST = 3
 Notice = Callable[[str], None]
-PromptOf = Callable[[Sequence[Passage]], list[Message]]
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """The evidence is chosen; what follows was written from it."""
-
-    context: Context
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """Some more text of the answer."""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Attributed:
-    """The sentence whose pieces have just ended, with its verdict. In strict mode unsupported ones never come."""
-
-    sentence: Sentence
-
-
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """The last event."""
-
-    answer: Answer
-
-
-Event = Reading | Piece | Attributed | Answered
 
 
 class Assistant:
@@ -171,7 +132,7 @@ class Assistant:
         """
         check_question(question)
         trace = self.last_trace = Trace()
-        index = _timed(trace, "index", self.refresh)
+        index = trace.timed("index", self.refresh)
         hits, _ = self._retrieve(index, question, k, retriever, paths, tags, trace)
         return hits
 
@@ -230,19 +191,21 @@ class Assistant:
         check_question(question)
         self.last_answer = None
         trace = self.last_trace = Trace()
-        index = _timed(trace, "index", self.refresh)
+        index = trace.timed("index", self.refresh)
         depth = max(4 * self._settings.passages, NEAREST)
         hits, query = self._retrieve(index, question, depth, None, paths, tags, trace)
         found = self._with_aspects(question, hits, index, paths, tags, trace)
-        evidence = _timed(trace, "evidence", lambda: self._evidence(hits, query))
+        evidence = trace.timed("evidence", lambda: self._evidence(hits, query))
         trace.add("coverage", 0.0, probability=evidence.probability, **evidence.features)
+        weights = self._retriever.term_weights
+        answering = Answering(self._settings, index, self._embedder, weights, question, found, trace)
         generator = None if extract else self._generator
         if self._hopeless(evidence, generator):
-            events: Iterator[Event] = iter([Answered(self._abstention(question, hits, trace))])
+            events = answering.abstained()
         elif generator is None:
-            events = self._extracted(question, found, index, trace)
+            events = answering.extracted()
         else:
-            events = self._generated(question, found, index, generator, evidence, trace)
+            events = answering.generated(generator, evidence)
         for event in events:
             if isinstance(event, Answered):
                 self.last_answer = event.answer
@@ -280,292 +243,6 @@ class Assistant:
         if isinstance(generator, Scorer):
             return hopeless(evidence, threshold=self._settings.min_coverage)
         return not evidence.covered
-
-    def _judged(self, evidence: Evidence, kind: str, logit: float, trace: Trace) -> bool:
-        """Whether to answer, now that the generator has read the passages."""
-        from studyrag.evidence import with_verdict
-
-        found = with_verdict(evidence, kind, logit, threshold=self._settings.min_coverage)
-        trace.add("coverage", 0.0, probability=found.probability, **found.features)
-        return found.covered
-
-    def _abstention(self, question: str, hits: Sequence[Hit], trace: Trace) -> Answer:
-        from studyrag.index import nearest
-
-        seen: dict[tuple[str, tuple[str, ...]], Chunk] = {}
-        for hit in hits:
-            seen.setdefault((hit.chunk.note_id, hit.chunk.headings), hit.chunk)
-        places = tuple(nearest(chunk) for chunk in list(seen.values())[:NEAREST])
-        return Answer(question, "", True, (), (), places, "none", trace.timings_ms())
-
-    def _context(self, hits: Sequence[Hit], index: Index, count: Callable[[str], int], budget: int) -> Context:
-        from studyrag.packing import Span, pack
-
-        texts: dict[str, str] = {}
-
-        def section_of(chunk: Chunk) -> Span:
-            for section in index.sections(chunk.note_id):
-                if section.start <= chunk.start and chunk.end <= section.end:
-                    place = (section.start, section.end, section.first_line, section.last_line)
-                    return Span(chunk.note_id, chunk.headings, *place)
-            raise AssertionError(f"chunk {chunk.id} lies in no section")
-
-        def text_of(span: Span) -> str:
-            if span.note_id not in texts:
-                texts[span.note_id] = index.note_text(span.note_id)
-            return texts[span.note_id][span.start : span.end]
-
-        return pack(
-            hits,
-            section_of=section_of,
-            text_of=text_of,
-            count_tokens=count,
-            budget=budget,
-            most=self._settings.passages,
-        )
-
-    def _extracted(self, question: str, hits: Sequence[Hit], index: Index, trace: Trace) -> Iterator[Event]:
-        from studyrag.statements import statements
-
-        context = self._context(hits, index, lambda text: len(text) // 4, self._settings.context_tokens)
-        yield Reading(context)
-        yield from self._quoted(question, statements(context.passages), hits, None, (), None, trace)
-
-    def _quoted(
-        self,
-        question: str,
-        statements: Sequence[Statement],
-        hits: Sequence[Hit],
-        generator: Generator | None,
-        prompt: Sequence[Message],
-        evidence: Evidence | None,
-        trace: Trace,
-    ) -> Iterator[Event]:
-        """The statements that answer, verbatim; a generator that can score has its say in which, and whether any do."""
-        from studyrag.prompting import wants_more
-        from studyrag.questions import aspects
-        from studyrag.quoting import FEW, FEW_OF_EACH, FEW_OF_WHOLE, MANY, choose, quoted
-
-        started = time.perf_counter()
-        scorer = generator if isinstance(generator, Scorer) and statements else None
-        whole = self._pointed(scorer, prompt, "", len(statements)) if scorer is not None else None
-        trace.add("point", (time.perf_counter() - started) * 1000)
-        if whole is not None and evidence is not None and not self._judged(evidence, "found_logit", whole[1], trace):
-            yield Answered(self._abstention(question, hits, trace))
-            return
-        started = time.perf_counter()
-        parts = aspects(question)
-        asked: list[list[str]] = [[question], *([question, part] for part in parts if len(parts) > 1)]
-        pointed = [
-            whole,
-            *(self._pointed(scorer, prompt, one[1], len(statements)) if scorer else None for one in asked[1:]),
-        ]
-        weighed = [self._weighed(one, statements, opinion) for one, opinion in zip(asked, pointed, strict=True)]
-        single = MANY if wants_more(question) else FEW
-        most = (
-            [single]
-            if len(asked) == 1
-            else [FEW_OF_WHOLE, *(FEW_OF_EACH if single == FEW else single // 2 for _ in parts)]
-        )
-        sentences, citations = quoted(choose(weighed, most=most))
-        trace.add("quote", (time.perf_counter() - started) * 1000, statements=len(statements), quoted=len(sentences))
-        for words, ones in zip(asked, weighed, strict=True):
-            for one in ones:
-                facts = {"number": one.statement.number, "probability": one.probability, **one.features}
-                trace.add("statement", 0.0, **facts, text=one.statement.text, asked=words[-1])
-        if not sentences:
-            yield Answered(self._abstention(question, hits, trace))
-            return
-        for sentence in sentences:
-            body = sentence.text.rstrip()
-            yield Piece(body)
-            yield Attributed(sentence)
-            if sentence is not sentences[-1]:
-                yield Piece(sentence.text[len(body) :])
-        text = "".join(sentence.text for sentence in sentences).strip()
-        name = generator.name if generator is not None else "extract"
-        yield Answered(Answer(question, text, False, sentences, citations, (), name, trace.timings_ms()))
-
-    def _pointed(self, scorer: Scorer, prompt: Sequence[Message], aspect: str, count: int) -> tuple[list[float], float]:
-        """ln P of pointing to each statement, and the logit of pointing to any of them against none."""
-        from studyrag.prompting import number_replies, which
-
-        none, *numbers = scorer.log_probabilities(which(prompt, aspect), number_replies(count))
-        highest = max(numbers)
-        return numbers, highest + math.log(sum(math.exp(number - highest) for number in numbers)) - none
-
-    def _weighed(
-        self, questions: Sequence[str], statements: Sequence[Statement], pointed: tuple[list[float], float] | None
-    ) -> list[Weighed]:
-        from studyrag.quoting import weigh
-
-        return weigh(
-            questions,
-            statements,
-            embedder=self._embedder,
-            term_weights=self._retriever.term_weights,
-            pointed=None if pointed is None else pointed[0],
-        )
-
-    def _generated(
-        self,
-        question: str,
-        hits: Sequence[Hit],
-        index: Index,
-        generator: Generator,
-        evidence: Evidence,
-        trace: Trace,
-    ) -> Iterator[Event]:
-        from studyrag.prompting import messages, numbered
-        from studyrag.statements import statements
-
-        quotes = self._settings.style == "quote" or (self._settings.style == "auto" and isinstance(generator, Scorer))
-
-        def prompt_of(passages: Sequence[Passage]) -> list[Message]:
-            found = statements(passages) if quotes else ()
-            return numbered(question, found) if found else messages(question, passages)
-
-        started = time.perf_counter()
-        context = self._fitted(prompt_of, hits, index, generator)
-        if not context.passages:
-            yield Answered(self._abstention(question, hits, trace))
-            return
-        trace.add("pack", (time.perf_counter() - started) * 1000, tokens=context.tokens, left_out=context.left_out)
-        yield Reading(context)
-        prompt = prompt_of(context.passages)
-        found = statements(context.passages) if quotes else ()
-        if found:
-            yield from self._quoted(question, found, hits, generator, prompt, evidence, trace)
-        else:
-            yield from self._written(question, context, hits, generator, prompt, evidence, trace)
-
-    def _written(
-        self,
-        question: str,
-        context: Context,
-        hits: Sequence[Hit],
-        generator: Generator,
-        prompt: Sequence[Message],
-        evidence: Evidence,
-        trace: Trace,
-    ) -> Iterator[Event]:
-        """The generator's own words, each sentence with the lines that support it or marked as unsupported."""
-        from studyrag.attributing import Attributor
-        from studyrag.prompting import covered
-
-        if isinstance(generator, Scorer):
-            scorer = generator
-            yes, no = _timed(trace, "grade", lambda: scorer.log_probabilities(covered(prompt), ["Yes", "No"]))
-            if not self._judged(evidence, "yes_logit", yes - no, trace):
-                yield Answered(self._abstention(question, hits, trace))
-                return
-        attributor = Attributor(
-            question, context.passages, embedder=self._embedder, term_weights=self._retriever.term_weights
-        )
-        sentences: list[Sentence] = []
-        held: list[Piece | Attributed] = []
-        grounded = False
-        stream = generator.stream(prompt, max_tokens=self._settings.answer_tokens)
-        for event in _sentences(stream, attributor.sentence, trace, strict=self._settings.strict):
-            held.append(event)
-            if isinstance(event, Attributed):
-                sentences.append(event.sentence)
-                grounded = grounded or event.sentence.supported is True
-            if grounded:
-                yield from held
-                held.clear()
-        if not grounded and (not sentences or any(sentence.supported is False for sentence in sentences)):
-            trace.add("ungrounded", 0.0, sentences=len(sentences))
-            yield Answered(self._abstention(question, hits, trace))
-            return
-        yield from held
-        text = "".join(sentence.text for sentence in sentences).strip()
-        answer = Answer(
-            question, text, False, tuple(sentences), attributor.citations(), (), generator.name, trace.timings_ms()
-        )
-        yield Answered(answer)
-
-    def _fitted(self, prompt_of: PromptOf, hits: Sequence[Hit], index: Index, generator: Generator) -> Context:
-        """A context whose whole prompt leaves room for the answer, counted by the generator itself."""
-        empty = generator.count_tokens([Message("user", "")])
-        limit = generator.context_tokens - self._settings.answer_tokens
-        budget = min(self._settings.context_tokens, limit - generator.count_tokens(prompt_of(())))
-        if budget < 64:
-            raise Misuse(
-                f"the question leaves no room for notes in the model's {generator.context_tokens} tokens",
-                fix="ask a shorter question, or set a smaller `answer_tokens`",
-            )
-
-        def count(text: str) -> int:
-            return generator.count_tokens([Message("user", text)]) - empty
-
-        context = self._context(hits, index, count, budget)
-        while context.passages and generator.count_tokens(prompt_of(context.passages)) > limit:
-            budget = budget * 3 // 4  # what the passages' own headings need, which no budget counts
-            context = self._context(hits, index, count, budget)
-        return context
-
-
-T = TypeVar("T")
-
-
-def _timed(trace: Trace, stage: str, work: Callable[[], T]) -> T:
-    started = time.perf_counter()
-    result = work()
-    trace.add(stage, (time.perf_counter() - started) * 1000)
-    return result
-
-
-_WAITING = re.compile(r"(?:\s+(?:[-*+]|\d+[.)])|\s*\[[\d\s,]*)?\s*\Z")
-"""What may yet turn out to be the next item's marker, or a citation marker that the model wrote."""
-
-
-def _sentences(
-    stream: Iterator[str], attribute: Callable[[str], Sentence], trace: Trace, *, strict: bool
-) -> Iterator[Piece | Attributed]:
-    """Pieces as they can be shown, and each sentence's verdict as soon as it has ended."""
-    from studyrag.attributing import without_markers
-    from studyrag.sentences import SentenceStream
-
-    splitter, shown = SentenceStream(), 0
-    started = time.perf_counter()
-    first_token = None
-    spent = 0.0
-
-    def finish(text: str) -> Iterator[Piece | Attributed]:
-        nonlocal spent, shown
-        began = time.perf_counter()
-        clean = without_markers(text)
-        if not clean.strip():
-            shown = 0
-            return
-        sentence = attribute(clean)
-        spent += time.perf_counter() - began
-        if strict and sentence.supported is False:
-            shown = 0
-            return
-        body = clean.rstrip()
-        if len(body) > shown:
-            yield Piece(body[shown:])
-        shown = 0
-        yield Attributed(sentence)
-        if len(clean) > len(body):
-            yield Piece(clean[len(body) :])
-
-    for piece in stream:
-        if first_token is None:
-            first_token = time.perf_counter() - started
-            trace.add("first_token", first_token * 1000)
-        for text in splitter.feed(piece):
-            yield from finish(text)
-        ready = _WAITING.sub("", without_markers(splitter.head()))
-        if not strict and len(ready) > shown:
-            yield Piece(ready[shown:])
-            shown = len(ready)
-    for text in splitter.rest():
-        yield from finish(text)
-    trace.add("generate", (time.perf_counter() - started - spent - (first_token or 0.0)) * 1000)
-    trace.add("attribute", spent * 1000)
 
 
 def check_question(question: str) -> None:

@@ -265,6 +265,7 @@ class Index:
         self._postings: Postings | None = None
         self._bm25: BM25 | None = None
         self._dense: DenseIndex | None = None
+        self._stamps: dict[str, tuple[int, int, int]] | None = None
 
     def close(self) -> None:
         self._database.close()
@@ -346,11 +347,13 @@ class Index:
             for i, title, tags, sha, size, mtime, ctime, problem, text, first, n in rows
         ]
 
-    def stamps(self) -> dict[str, tuple[int, int, int]]:
+    def stamps(self) -> Mapping[str, tuple[int, int, int]]:
         """Stamp of every file that was looked at, indexed or skipped."""
-        rows = self._rows("SELECT id, size, mtime_ns, ctime_ns FROM notes")
-        rows += self._rows("SELECT path, size, mtime_ns, ctime_ns FROM skipped")
-        return {name: (size, mtime, ctime) for name, size, mtime, ctime in rows}
+        if self._stamps is None:  # asked for before every query
+            rows = self._rows("SELECT id, size, mtime_ns, ctime_ns FROM notes")
+            rows += self._rows("SELECT path, size, mtime_ns, ctime_ns FROM skipped")
+            self._stamps = {name: (size, mtime, ctime) for name, size, mtime, ctime in rows}
+        return self._stamps
 
     def skipped(self) -> list[SkippedRow]:
         rows = self._rows("SELECT * FROM skipped ORDER BY path")

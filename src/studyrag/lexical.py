@@ -142,9 +142,21 @@ class BM25:
     def __init__(self, postings: Postings) -> None:
         self._postings = postings
         self._average = float(postings.lengths.mean()) if len(postings.lengths) else 0.0
+        self._last: tuple[tuple[int, ...], NDArray[np.float64]] | None = None
 
     def scores(self, query: Sequence[int]) -> NDArray[np.float64]:
-        """(n,) float64; repeated terms count as often as they stand in the query. No terms -> zeros."""
+        """(n,) float64, read-only; repeated terms count as often as they stand in the query. No terms -> zeros.
+
+        The last query's are kept: a search is followed by a look at the scores of what other arms proposed.
+        """
+        asked = tuple(query)
+        if self._last is None or self._last[0] != asked:
+            scores = self._scores(asked)
+            scores.setflags(write=False)
+            self._last = (asked, scores)
+        return self._last[1]
+
+    def _scores(self, query: Sequence[int]) -> NDArray[np.float64]:
         postings = self._postings
         total = np.zeros(len(postings.lengths), dtype=np.float64)
         for term, times in Counter(query).items():

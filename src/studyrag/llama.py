@@ -118,6 +118,34 @@ class LlamaCpp:
             self._rewind(native, blocks, ())
         return [sum(found[tuple(reply[:end])] for end in range(1, len(reply) + 1)) for reply in tokens]
 
+    def log_likelihood(self, messages: Sequence[Message], text: str) -> float:
+        """ln P(text) as what follows the last message's content within that message, whose tail is not looked at.
+
+        The evaluated contents are kept for the next prompt. No text -> 0.
+
+        :raises GenerationFailed: as for ``stream``.
+        """
+        blocks = self._blocks(messages, contents_only=True)
+        native, _ = self._loaded()
+        tokens = native.tokenize(text, special=False)
+        if not tokens:
+            return 0.0
+        length = sum(map(len, blocks))
+        require_room(self._name, prompt_tokens=length, max_tokens=len(tokens), context_tokens=self.context_tokens)
+        with self._lock:
+            self._turn += 1
+            turn = self._turn
+            self._recount_cores(native)
+            self._evaluate(native, blocks)
+            found = native.weigh_next(tokens[:1])
+            for start in range(0, len(tokens) - 1, MOST_OUTPUTS):
+                self._still_mine(turn)
+                run = tokens[start : min(start + MOST_OUTPUTS, len(tokens) - 1)]
+                ahead = [[token] for token in tokens[start + 1 : start + 1 + len(run)]]
+                found += [weights[0] for weights in native.weigh(run, at=length + start, following=ahead)]
+            self._rewind(native, blocks, ())
+        return sum(found)
+
     def write_json(self, messages: Sequence[Message], schema: Mapping[str, object], *, max_tokens: int) -> str:
         """The likeliest JSON, token by token, among what ``schema`` allows, whatever the temperature.
 
@@ -240,8 +268,8 @@ class LlamaCpp:
 
     # Prompt
 
-    def _blocks(self, messages: Sequence[Message]) -> list[list[int]]:
-        """The prompt's tokens in the batches in which they are evaluated.
+    def _blocks(self, messages: Sequence[Message], *, contents_only: bool = False) -> list[list[int]]:
+        """The prompt's tokens in the batches in which they are evaluated; ``contents_only`` stops before the last tail.
 
         Cut after every message, before its tail, so that the next prompt can keep those it shares; the cuts depend on
         the prompt alone, so that the sums, and with them the reply, are the same whether a block was kept or not.
@@ -249,7 +277,7 @@ class LlamaCpp:
         native, render = self._loaded()
         with self._lock:
             tokens, cuts = _tokenise(native, _parts(render, messages, self._path), contents=messages)
-        edges = [0, *cuts, len(tokens)]
+        edges = [0, *cuts] if contents_only else [0, *cuts, len(tokens)]
         return [
             tokens[at : min(at + BATCH, end)]
             for start, end in itertools.pairwise(edges)

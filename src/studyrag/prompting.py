@@ -42,10 +42,10 @@ def wants_more(question: str) -> bool:
 
 
 def messages(question: str, passages: Sequence[Passage]) -> list[Message]:
-    """System and user message; passages in the order given, the question last."""
+    """System and user message; passages in the order given, then the question, which is the tail."""
     system = _SYSTEM.format(length=LONG if wants_more(question) else SHORT)
     notes = "\n\n".join(passage_text(passage) for passage in passages)
-    return [Message("system", system), Message("user", f"{notes}\n\nQuestion: {question}")]
+    return [Message("system", system), Message("user", f"{notes}\n\nQuestion:", f" {question}")]
 
 
 def numbered(question: str, statements: Sequence[Statement]) -> list[Message]:
@@ -59,13 +59,13 @@ def numbered(question: str, statements: Sequence[Statement]) -> list[Message]:
         lines.append(f"({statement.number}) {' '.join(statement.text.split())}")
     system = _SYSTEM.format(length=LONG if wants_more(question) else SHORT)
     notes = "\n".join(lines).strip()
-    return [Message("system", system), Message("user", f"{notes}\n\nQuestion: {question}")]
+    return [Message("system", system), Message("user", f"{notes}\n\nQuestion:", f" {question}")]
 
 
 def which(messages: Sequence[Message], aspect: str = "") -> list[Message]:
     """``numbered`` messages, asking only for the number of the statement that answers, or answers an aspect."""
     what = f'the part "{aspect}"' if aspect else "the question"
-    return [*messages[:-1], replace(messages[-1], tail=_WHICH.format(what=what))]
+    return _asking(messages, _WHICH.format(what=what))
 
 
 def number_replies(count: int) -> list[str]:
@@ -75,7 +75,16 @@ def number_replies(count: int) -> list[str]:
 
 def covered(messages: Sequence[Message]) -> list[Message]:
     """The same messages, asking only whether the notes in them answer: only the last words differ."""
-    return [*messages[:-1], replace(messages[-1], tail=_COVERAGE)]
+    return _asking(messages, _COVERAGE)
+
+
+def without_notes(messages: Sequence[Message]) -> list[Message]:
+    """The same question, asked with no notes before it."""
+    return [*messages[:-1], replace(messages[-1], content="Question:")]
+
+
+def _asking(messages: Sequence[Message], what: str) -> list[Message]:
+    return [*messages[:-1], replace(messages[-1], tail=messages[-1].tail + what)]
 
 
 def passage_text(passage: Passage) -> str:

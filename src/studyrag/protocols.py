@@ -50,12 +50,19 @@ class Embedder(Protocol):
 
 @runtime_checkable
 class Scorer(Protocol):
-    """A generator that can also say how probable replies are, without writing any: it has its own probabilities."""
+    """A generator that can also say how probable texts are, without writing any: it has its own probabilities."""
 
     def log_probabilities(
         self, messages: Sequence[Message], replies: Sequence[str], *, most_tokens: int = 8
     ) -> list[float]:
         """For each of ``replies``, in order, ln P(reply begins with it), as far as its first ``most_tokens`` tokens.
+
+        :raises GenerationFailed: as for ``Generator.stream``.
+        """
+        ...
+
+    def log_likelihood(self, messages: Sequence[Message], text: str) -> float:
+        """ln P(text) as what follows the last message's content within that message, whose tail is not looked at.
 
         :raises GenerationFailed: as for ``Generator.stream``.
         """

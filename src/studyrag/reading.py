@@ -49,10 +49,14 @@ class NoteFile:
     """A markdown file as the file system shows it, before it is read. ``id`` as in Note."""
 
     id: str
-    path: Path
+    folder: Path
     size: int
     mtime_ns: int
     ctime_ns: int
+
+    @property
+    def path(self) -> Path:
+        return self.folder / self.id
 
 
 def find_notes(folder: Path, *, exclude: Sequence[str] = ()) -> tuple[list[NoteFile], list[Skipped]]:
@@ -102,11 +106,11 @@ def _walk(
         if not _is_text(name):
             skipped.append(Skipped(name.encode(errors="surrogateescape").decode(errors="replace"), _ODD_NAME))
             continue
-        path = Path(entry.path)
         try:
-            if entry.is_symlink() and not _stays_inside(path, root, above, skipped, name):
+            if entry.is_symlink() and not _stays_inside(Path(entry.path), root, above, skipped, name):
                 continue
             if entry.is_dir():
+                path = Path(entry.path)
                 real = path.resolve() if entry.is_symlink() else above[-1] / entry.name
                 _walk(path, f"{name}/", root, found, skipped, (*above, real), exclude)
             elif entry.name.lower().endswith(SUFFIXES):
@@ -114,7 +118,7 @@ def _walk(
                     skipped.append(Skipped(name, "not a regular file"))
                     continue
                 stat = entry.stat()
-                found.append(NoteFile(name, path, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
+                found.append(NoteFile(name, root, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
         except OSError as err:
             skipped.append(Skipped(name, f"cannot be reached: {err.strerror}"))
 

@@ -7,9 +7,13 @@ are comparable only with scores of the same maker.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 class BlockKind(StrEnum):
@@ -228,6 +232,37 @@ class Answer:
     timings_ms: Mapping[str, float]
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The evidence is chosen; what follows was written from it."""
+
+    context: Context
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Some more text of the answer."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Attributed:
+    """The sentence whose pieces have just ended, with its verdict. In strict mode unsupported ones never come."""
+
+    sentence: Sentence
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The last event of every question."""
+
+    answer: Answer
+
+
+Event = Reading | Piece | Attributed | Answered
+
+
 @dataclass(slots=True)
 class Trace:
     """What every stage did, in order: (stage, milliseconds, facts). The one mutable record; stages append only."""
@@ -236,6 +271,13 @@ class Trace:
 
     def add(self, stage: str, milliseconds: float, **facts: object) -> None:
         self.events.append((stage, milliseconds, facts))
+
+    def timed(self, stage: str, work: Callable[[], T]) -> T:
+        """What ``work`` returns; a stage that raises leaves no entry."""
+        started = time.perf_counter()
+        result = work()
+        self.add(stage, (time.perf_counter() - started) * 1000)
+        return result
 
     def timings_ms(self) -> dict[str, float]:
         """Milliseconds by stage; a stage that ran twice has the sum."""

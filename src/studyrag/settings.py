@@ -52,7 +52,7 @@ class Settings(BaseSettings):
     passages: int = Field(5, ge=1, le=20, description="Most passages the generator reads.")
     context_tokens: int = Field(900, ge=100, description="Most tokens of notes in a prompt, counted by the generator.")
     min_coverage: float = Field(
-        0.2, ge=0, le=1, description="Estimated probability that the notes answer, below which no answer is given."
+        0.3, ge=0, le=1, description="Estimated probability that the notes answer, below which no answer is given."
     )
 
     style: Literal["auto", "quote", "write"] = Field(

@@ -14,8 +14,7 @@ from urllib.parse import quote
 from studyrag.cli.terminal import escaped, plain
 
 if TYPE_CHECKING:
-    from studyrag.assistant import Event
-    from studyrag.records import Answer, Citation, Hit, Nearest, Passage, Trace
+    from studyrag.records import Answer, Citation, Event, Hit, Nearest, Passage, Trace
 
 NOT_COVERED = "Your notes do not cover this."
 UNSUPPORTED = "[unsupported]"
@@ -55,7 +54,7 @@ class AnswerPrinter:
         self._folder, self._show_passages = folder, show_passages
 
     def show(self, event: Event) -> None:
-        from studyrag.assistant import Answered, Attributed, Piece, Reading
+        from studyrag.records import Answered, Attributed, Piece, Reading
 
         if isinstance(event, Reading):
             print("Reading:")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from studyrag.assistant import NEAREST
+from studyrag.answering import NEAREST
 from studyrag.evals.arms import Arm, search
 from studyrag.evals.golden import Golden, stale
 from studyrag.evals.judging import Judge, recall

@@ -137,7 +137,7 @@ def ask_all(
 
 def ask(assistant: Assistant, golden: Golden) -> Sample:
     """One question through the Assistant. A generator that fails makes a failed sample, not an error."""
-    from studyrag.assistant import Answered, Reading
+    from studyrag.records import Answered, Reading
 
     passages: tuple[Passage, ...] = ()
     try:
