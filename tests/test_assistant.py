@@ -303,6 +303,7 @@ def test_the_question_is_weighed_against_the_passages_only_where_retrieval_is_un
     monkeypatch.setattr("studyrag.evidence.SURE", 0.0)
     list(make(sure, style=style).ask(HOT))
     assert sure.likelihoods == []
+    assert len(sure.weighed) == (1 if style == "quote" else 0)
 
 
 def test_a_generator_that_scores_is_not_asked_about_the_hopeless(make: Make) -> None:

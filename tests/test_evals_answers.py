@@ -416,7 +416,6 @@ def test_everything_together_twice_over_the_cache(
     class Scripted(RagasScorer):
         """Without RAGAS: half, and a reason for the second question."""
 
-        version = "scripted"
         calls = 0
 
         def __init__(self) -> None:
@@ -444,7 +443,6 @@ def test_everything_together_twice_over_the_cache(
     assert first.metrics["RAGAS Faithfulness"].unscored == {"cut off": 1}
     assert (ragas.calls, ("RAGAS Faithfulness", 0, 3) in told) == (12, True)
     assert json.dumps(run().to_json(), allow_nan=False) == json.dumps(first.to_json(), allow_nan=False)
-    assert ragas.calls == 12
 
 
 # Gate and report

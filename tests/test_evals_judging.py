@@ -382,7 +382,7 @@ def test_what_does_not_fit_is_found(text: str, reason: str) -> None:
 
 def test_a_call_asks_for_one_verdict_a_statement_and_splits_what_varies_off() -> None:
     model = Scripted(texts=[verdicts(1, 0)])
-    ragas = RagasJudge(Judge(model, sha256="x"))
+    ragas = RagasJudge(Judge(model, sha256="x"), Cache(None))
     made = finished(ragas.agenerate(nli_prompt(2), NLIStatementOutput))
     assert [one.verdict for one in made.statements] == [1, 0]
     (message,) = model.asked[0]
@@ -394,13 +394,33 @@ def test_a_call_asks_for_one_verdict_a_statement_and_splits_what_varies_off() ->
 @pytest.mark.parametrize("said", ["{", verdicts(1), verdicts(1, 7), GenerationFailed("cut off after 9", fix="")])
 def test_a_failed_call_is_remembered_and_not_made_again(said: str | Exception) -> None:
     model = Scripted(texts=[said])
-    ragas = RagasJudge(Judge(model, sha256="x"))
+    ragas = RagasJudge(Judge(model, sha256="x"), Cache(None))
     for _ in range(3):  # as ContextRelevance does
         with pytest.raises(GenerationFailed):
             ragas.generate(nli_prompt(2), NLIStatementOutput)
     assert len(ragas.failures) == 1 == len(model.asked)
     ragas.start()
     assert ragas.failures == []
+
+
+def test_replies_are_kept_and_so_are_failures_that_would_come_again(tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+    model = Scripted(texts=[verdicts(1, 0), "{"])
+    for _ in range(2):
+        ragas = RagasJudge(Judge(model, sha256="x"), cache)
+        assert len(ragas.generate(nli_prompt(2), NLIStatementOutput).statements) == 2
+        with pytest.raises(GenerationFailed, match="not JSON"):
+            ragas.generate(nli_prompt(1), NLIStatementOutput)
+    assert len(model.asked) == 2
+    for said in ("{", '{"rating": 2}'):  # a server may have been busy
+        server = Writer("")
+        server.write_json = lambda *_, said=said, **__: said  # type: ignore[attr-defined]
+        ragas = RagasJudge(Judge(server, sha256="server"), cache)
+        if said == "{":
+            with pytest.raises(GenerationFailed):
+                ragas.generate("rate it", Rating)
+        else:
+            assert ragas.generate("rate it", Rating).rating == 2
 
 
 def test_coroutines_run_at_once_and_none_may_wait() -> None:

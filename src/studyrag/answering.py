@@ -156,13 +156,15 @@ class Answering:
         evidence: Evidence | None = None,
     ) -> Iterator[Event]:
         """The statements that answer, verbatim; a generator that can score has its say in which, and whether any do."""
+        from studyrag.evidence import doubtful
         from studyrag.quoting import choose, quoted
 
         scorer = generator if isinstance(generator, Scorer) and statements else None
         whole: Pointed | None = None
         if scorer is not None:
-            gain = self._gain(scorer, prompt, evidence)
             able = scorer
+            unsure = evidence is not None and doubtful(evidence)
+            gain = {"gain": self._gain(scorer, prompt)} if unsure else {}
             whole = self.trace.timed("point", lambda: _pointed(able, prompt, "", len(statements)))
             if evidence is not None and not self._judged(evidence, {"found_logit": whole[1], **gain}):
                 yield from self.abstained()
@@ -219,18 +221,15 @@ class Answering:
             return weighed, [MANY if many else FEW]
         return weighed, [FEW_OF_WHOLE, *(MANY // 2 if many else FEW_OF_EACH for _ in parts)]
 
-    def _gain(self, scorer: Scorer, prompt: Sequence[Message], evidence: Evidence | None) -> dict[str, float]:
-        """How much more probable the passages make the question, asked only where retrieval is unsure."""
-        from studyrag.evidence import doubtful
+    def _gain(self, scorer: Scorer, prompt: Sequence[Message]) -> float:
+        """How much more probable (nats) the passages make the question."""
         from studyrag.prompting import without_notes
 
-        if evidence is None or not doubtful(evidence):
-            return {}
         words = prompt[-1].tail
         alone, after = self.trace.timed(
             "gain", lambda: [scorer.log_likelihood(one, words) for one in (without_notes(prompt), prompt)]
         )
-        return {"gain": after - alone}
+        return after - alone
 
     def _judged(self, evidence: Evidence, verdict: Mapping[str, float]) -> bool:
         """Whether to answer, now that the generator has read the passages."""
@@ -247,14 +246,15 @@ class Answering:
     ) -> Iterator[Event]:
         """The generator's own words, each sentence with the lines that support it or marked as unsupported."""
         from studyrag.attributing import Attributor
+        from studyrag.evidence import doubtful
         from studyrag.prompting import covered
         from studyrag.writing import attributed
 
-        if isinstance(generator, Scorer):
+        if isinstance(generator, Scorer) and doubtful(evidence):
             scorer = generator
-            gain = self._gain(scorer, prompt, evidence)
+            gain = self._gain(scorer, prompt)
             yes, no = self.trace.timed("grade", lambda: scorer.log_probabilities(covered(prompt), ["Yes", "No"]))
-            if not self._judged(evidence, {"yes_logit": yes - no, **gain}):
+            if not self._judged(evidence, {"yes_logit": yes - no, "gain": gain}):
                 yield from self.abstained()
                 return
         attributor = Attributor(self.question, context.passages, embedder=self.embedder, term_weights=self.term_weights)

@@ -42,7 +42,6 @@ ABSOLUTE = ("cosine", "named")
 VERDICTS: Sequence[Mapping[str, float]] = (
     {"intercept": -10.37, "cosine": 14.1, "named": -3.04, "found_logit": 0.85},
     {"intercept": -9.50, "cosine": 10.5, "named": -3.34, "found_logit": 0.62, "gain": 0.076},
-    {"intercept": -9.05, "cosine": 17.2, "named": -3.15, "yes_logit": 2.80},
     {"intercept": -8.87, "cosine": 13.7, "named": -3.32, "yes_logit": 1.88, "gain": 0.066},
 )
 """How to read what a generator says of the passages, with the features that mean the same in any folder of notes

@@ -24,9 +24,11 @@ ALONE: Mapping[str, float] = {"intercept": -6.34, "cosine": 2.69, "share": 4.12,
 SCORED: Mapping[str, float] = {
     "intercept": -4.17, "cosine": 2.23, "share": 3.57, "heading": -0.42, "rank": 2.01, "pointed": 0.46,
 }  # fmt: skip
+OF_ASPECT: Mapping[str, float] = {**SCORED, "rank": 1.0, "pointed": 1.06}
+"""For one aspect of a question the generator's word counts for more: passages are ranked for the others too."""
 FEW, FEW_OF_WHOLE, FEW_OF_EACH, MANY = 6, 2, 4, 10
 """Most statements of an answer; of one that has several aspects, for the whole and for each; and of a long answer."""
-PRICE_OF_ONE, PRICE_OF_A_RUN = 0.10, 0.10
+PRICE_OF_ONE, PRICE_OF_A_RUN = 0.05, 0.10
 """What a statement, and a new run of statements, must bring in probability, as a share of the best one's."""
 
 
@@ -57,7 +59,7 @@ def weigh(
     columns = _own_features(questions, statements, embedder, term_weights)
     coefficients = ALONE
     if pointed is not None:
-        coefficients = SCORED
+        coefficients = SCORED if len(questions) == 1 else OF_ASPECT
         columns["pointed"] = _behind_best(pointed)
     rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
     return [

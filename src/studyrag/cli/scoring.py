@@ -199,7 +199,7 @@ def _scored(
         embedder=embedder,
         texts=texts,
         cache=cache,
-        ragas=RagasScorer(judge, embedder) if ragas else None,
+        ragas=RagasScorer(judge, embedder, cache) if ragas else None,
         progress=progress,
     )
     return summed_up(

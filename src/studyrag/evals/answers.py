@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 from studyrag.evals.answer_metrics import (
@@ -139,38 +140,13 @@ def score_all(
     )
     if ragas is not None:
         for name in RAGAS:
-            timed(name, _ragas(ragas, name, judge, embedder, cache))
+            timed(name, partial(_by_ragas, ragas, name))
     found = tuple(Scored(one, samples[one.id], judgements.get(one.id), scores[one.id]) for one in questions)
     return found, seconds
 
 
-def _ragas(
-    ragas: RagasScorer, name: str, judge: Judge, embedder: Embedder, cache: Cache
-) -> Callable[[Golden, Sample], Scores]:
-    """Scores by one metric, from the cache where they are there; a failure is kept too where it would come again."""
-
-    def score(golden: Golden, sample: Sample) -> Scores:
-        if not golden.answerable:
-            return {}
-        key = {
-            "metric": name,
-            "ragas": ragas.version,
-            "judge": judge.sha256,
-            "embedder": embedder.id,
-            "question": sample.question,
-            "answer": sample.text,
-            "contexts": list(sample.contexts),
-            "reference": golden.reference,
-        }
-        kept = cache.get("ragas", key)
-        if kept is not None:
-            return {name: Score(**kept)}
-        made = ragas.score(name, sample, golden)
-        if made.value is not None or judge.repeatable:
-            cache.keep("ragas", key, asdict(made))
-        return {name: made}
-
-    return score
+def _by_ragas(ragas: RagasScorer, name: str, golden: Golden, sample: Sample) -> Scores:
+    return {name: ragas.score(name, sample, golden)} if golden.answerable else {}
 
 
 def summed_up(

@@ -14,14 +14,14 @@ import os
 import warnings
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Any, TypeVar
 
 from studyrag.errors import GenerationFailed, StudyRagError
 from studyrag.evals.answer_metrics import Score, checked, unscored
+from studyrag.evals.cache import Cache
 from studyrag.evals.golden import Golden
-from studyrag.evals.judge import Judge
+from studyrag.evals.judge import JSON_TOKENS, Judge
 from studyrag.evals.samples import Sample
 from studyrag.protocols import Embedder
 from studyrag.records import Message
@@ -29,8 +29,6 @@ from studyrag.records import Message
 VERDICTS = frozenset({"verdict", "attributed", "noncommittal"})
 RATINGS = frozenset({"rating"})
 MOST_ITEMS, LONGEST_TEXT = 12, 500
-SCHEMA = 1
-"""Version of what ``tightened`` does."""
 _NOW = "\nNow perform the same with the following input\n"
 T = TypeVar("T")
 
@@ -69,12 +67,15 @@ def require_ragas() -> None:
 
 
 class RagasJudge:
-    """What RAGAS takes for its LLM. ``failures``: why calls failed since ``start``."""
+    """What RAGAS takes for its LLM. ``failures``: why calls failed since ``start``.
+
+    Every reply is kept in the cache as it comes, and so is a failure where it would come again.
+    """
 
     is_async = True  # RAGAS reads it though its base class does not have it
 
-    def __init__(self, judge: Judge) -> None:
-        self._judge = judge
+    def __init__(self, judge: Judge, cache: Cache) -> None:
+        self._judge, self._cache = judge, cache
         self.failures: list[str] = []
         self._failed: dict[str, GenerationFailed] = {}
 
@@ -91,15 +92,31 @@ class RagasJudge:
             raise self._failed[prompt]
         try:
             schema = tightened(response_model.model_json_schema(), items=_statements_asked(prompt, response_model))
-            value = self._judge.write_json(_messages(prompt), schema)
-            reason = misfit(value, schema)
-            if reason:
-                raise GenerationFailed(f"{self._judge.name}: {reason}", fix="use another judge")
-            return response_model.model_validate(value)
+            return response_model.model_validate(self._reply(prompt, schema))
         except GenerationFailed as err:
             self.failures.append(err.message)
             self._failed[prompt] = err
             raise
+
+    def _reply(self, prompt: str, schema: Mapping[str, Any]) -> Any:
+        key = {"judge": self._judge.sha256, "prompt": prompt, "schema": schema, "tokens": JSON_TOKENS}
+        kept = self._cache.get("replies", key)
+        if kept is None:
+            kept = self._asked(prompt, schema)
+            if "failed" not in kept or self._judge.repeatable:
+                self._cache.keep("replies", key, kept)
+        if "failed" in kept:
+            raise GenerationFailed(kept["failed"], fix="use another judge")
+        return kept["said"]
+
+    def _asked(self, prompt: str, schema: Mapping[str, Any]) -> dict[str, Any]:
+        """``said``: a value that fits, or ``failed``: why there is none."""
+        try:
+            value = self._judge.write_json(_messages(prompt), schema)
+        except GenerationFailed as err:
+            return {"failed": err.message}
+        reason = misfit(value, schema)
+        return {"failed": f"{self._judge.name}: {reason}"} if reason else {"said": value}
 
     async def agenerate(self, prompt: str, response_model: Any) -> Any:
         return self.generate(prompt, response_model)
@@ -129,11 +146,10 @@ class RagasEmbeddings:
 class RagasScorer:
     """Scores samples by RAGAS's metrics. Making it imports RAGAS (3 s), told to report to nobody."""
 
-    def __init__(self, judge: Judge, embedder: Embedder) -> None:
+    def __init__(self, judge: Judge, embedder: Embedder, cache: Cache) -> None:
         """:raises StudyRagError: when RAGAS cannot be imported."""
-        self._llm, self._embeddings = RagasJudge(judge), RagasEmbeddings(embedder)
+        self._llm, self._embeddings = RagasJudge(judge, cache), RagasEmbeddings(embedder)
         collections = _imported()
-        self.version = f"{version('ragas')}, schema {SCHEMA}"
         self._metrics = {
             name: getattr(collections, one.cls)(
                 llm=self._llm, **({"embeddings": self._embeddings} if one.embeds else {}), **one.options

@@ -52,7 +52,7 @@ class ArmResult:
 
 
 @dataclass(frozen=True, slots=True)
-class Weighed:
+class Covered:
     """What retrieval alone says of one question: the probability that the notes answer it."""
 
     id: str
@@ -73,7 +73,7 @@ class Abstention:
     recall: Mean
     refused_answerable: Mean
     recall_by_subkind: Means
-    weighed: tuple[Weighed, ...]
+    weighed: tuple[Covered, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from studyrag.evals.arms import Arm, search
 from studyrag.evals.golden import Golden, stale
 from studyrag.evals.judging import Judge, recall
 from studyrag.evals.measuring import MEASURES, Difference, auroc, difference, mean, per_question
-from studyrag.evals.results import Abstention, ArmResult, Latency, Means, Results, Weighed, Worst
+from studyrag.evals.results import Abstention, ArmResult, Covered, Latency, Means, Results, Worst
 from studyrag.evidence import features, weigh
 from studyrag.protocols import Embedder, Progress, no_progress
 from studyrag.records import Chunk, Hit, Trace
@@ -252,5 +252,5 @@ def _abstention(asked: Sequence[Asked], threshold: float) -> Abstention | None:
         recall_by_subkind={
             kind: mean(refused(one for one in hopeless if (one.golden.subkind or "-") == kind)) for kind in kinds
         },
-        weighed=tuple(Weighed(one.golden.id, one.golden.answerable, one.probability) for one in asked),
+        weighed=tuple(Covered(one.golden.id, one.golden.answerable, one.probability) for one in asked),
     )
