@@ -220,6 +220,17 @@ def test_bm25_finds_every_note_and_the_tables_count_right(results: Results) -> N
             assert points == sorted(points) and points[0] >= 0 and points[-1] <= 1
 
 
+def test_what_is_read_is_what_fits_the_passages(
+    assistant: Assistant, chosen: Settings, hash_embedder: HashEmbedder
+) -> None:
+    def read(passages: int, key: str) -> float:
+        settings = chosen.model_copy(update={"passages": passages})
+        return run(assistant, settings, hash_embedder, "bm25").arms[0].per_question[key]["quote read"]
+
+    assert [read(1, key) for key in "abc"] == [1.0, 1.0, 0.5]
+    assert read(5, "c") == 1.0
+
+
 def test_refusals_are_counted_at_the_threshold(
     assistant: Assistant, chosen: Settings, hash_embedder: HashEmbedder
 ) -> None:

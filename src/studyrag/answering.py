@@ -31,7 +31,6 @@ from studyrag.records import (
 
 if TYPE_CHECKING:
     from studyrag.index import Index
-    from studyrag.packing import Span
     from studyrag.quoting import TermWeights, Weighed
     from studyrag.settings import Settings
     from studyrag.statements import Statement
@@ -69,7 +68,7 @@ class Answering:
         """Statements chosen without a generator."""
         from studyrag.statements import statements
 
-        context = self._context(lambda text: len(text) // 4, self.settings.context_tokens)
+        context = self._context(approximate_tokens, self.settings.context_tokens)
         yield Reading(context)
         yield from self._quoted(statements(context.passages), None, ())
 
@@ -121,30 +120,7 @@ class Answering:
         return context
 
     def _context(self, count: Callable[[str], int], budget: int) -> Context:
-        from studyrag.packing import Span, pack
-
-        texts: dict[str, str] = {}
-
-        def section_of(chunk: Chunk) -> Span:
-            for section in self.index.sections(chunk.note_id):
-                if section.start <= chunk.start and chunk.end <= section.end:
-                    place = (section.start, section.end, section.first_line, section.last_line)
-                    return Span(chunk.note_id, chunk.headings, *place)
-            raise AssertionError(f"chunk {chunk.id} lies in no section")
-
-        def text_of(span: Span) -> str:
-            if span.note_id not in texts:
-                texts[span.note_id] = self.index.note_text(span.note_id)
-            return texts[span.note_id][span.start : span.end]
-
-        return pack(
-            self.hits,
-            section_of=section_of,
-            text_of=text_of,
-            count_tokens=count,
-            budget=budget,
-            most=self.settings.passages,
-        )
+        return packed(self.index, self.hits, count, budget=budget, most=self.settings.passages)
 
     # Quoting
 
@@ -278,6 +254,32 @@ class Answering:
         text = "".join(sentence.text for sentence in sentences).strip()
         citations, timings = attributor.citations(), self.trace.timings_ms()
         yield Answered(Answer(self.question, text, False, tuple(sentences), citations, (), generator.name, timings))
+
+
+def packed(index: Index, hits: Sequence[Hit], count: Callable[[str], int], *, budget: int, most: int) -> Context:
+    """The passages that the best hits grow to, within ``budget`` tokens as ``count`` counts them."""
+    from studyrag.packing import Span, pack
+
+    texts: dict[str, str] = {}
+
+    def section_of(chunk: Chunk) -> Span:
+        for section in index.sections(chunk.note_id):
+            if section.start <= chunk.start and chunk.end <= section.end:
+                place = (section.start, section.end, section.first_line, section.last_line)
+                return Span(chunk.note_id, chunk.headings, *place)
+        raise AssertionError(f"chunk {chunk.id} lies in no section")
+
+    def text_of(span: Span) -> str:
+        if span.note_id not in texts:
+            texts[span.note_id] = index.note_text(span.note_id)
+        return texts[span.note_id][span.start : span.end]
+
+    return pack(hits, section_of=section_of, text_of=text_of, count_tokens=count, budget=budget, most=most)
+
+
+def approximate_tokens(text: str) -> int:
+    """Where no generator counts: four characters are a token."""
+    return len(text) // 4
 
 
 def _pointed(scorer: Scorer, prompt: Sequence[Message], aspect: str, count: int) -> Pointed:

@@ -111,7 +111,7 @@ def evaluate_beir(
     measures = (*MEASURES, *(f"R@{k}" for k in CURVE if f"R@{k}" not in MEASURES))
     by_arm = {}
     for arm in arms:
-        run = {one.golden.id: [ids[note] for note in note_ranking(one.chunks[arm.name])] for one in asked}
+        run = {one.golden.id: [ids[note] for note in note_ranking(one.chunks(arm.name))] for one in asked}
         found = per_question(measures, data.qrels, run)
         by_arm[arm.name] = {key: {f"note {name}": row[name] for name in measures} for key, row in found.items()}
     results = [arm_result(arm.name, asked, by_arm, first=arms[0].name, worst=worst, kinds=("note",)) for arm in arms]

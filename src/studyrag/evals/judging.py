@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from studyrag.evals.golden import Golden
-from studyrag.records import Chunk
+from studyrag.records import Chunk, Passage
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ def holds(chunk: Chunk, spot: Spot) -> bool:
     return chunk.note_id == spot.note_id and spot.lines <= set(range(chunk.first_line, chunk.last_line + 1))
 
 
-def found_at(quote_spots: Sequence[Spot], ranked: Sequence[Chunk]) -> int | None:
+def found_at(quote_spots: Sequence[Spot], ranked: Sequence[Chunk | Passage]) -> int | None:
     """1-based rank at which the chunks so far hold the whole quote, in one place, together; None for never."""
     missing = [set(spot.lines) for spot in quote_spots]
     for rank, chunk in enumerate(ranked, start=1):
@@ -73,6 +73,11 @@ class Judge:
     def quote_ranks(self, golden: Golden, ranked: Sequence[Chunk]) -> tuple[int | None, ...]:
         """For each quote, the rank at which it was found."""
         return tuple(found_at(spots(quote, golden.notes, self._texts), ranked) for quote in golden.evidence)
+
+    def share_held(self, golden: Golden, passages: Sequence[Passage]) -> float:
+        """Share of the quotes that the passages hold, together; a question without quotes has none."""
+        found = [found_at(spots(quote, golden.notes, self._texts), passages) for quote in golden.evidence]
+        return recall(found, len(passages)) if found else 0.0
 
 
 def recall(ranks: Sequence[int | None], k: int) -> float:

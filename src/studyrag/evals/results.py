@@ -1,7 +1,7 @@
 """The frozen records of one evaluation; ``dataclasses.asdict`` of any of them is JSON.
 
 Metrics are keyed ``note nDCG@10`` (documents are notes, once each, in rank order) and ``quote R@5`` (documents are
-chunks; recall is of quotes). Times are milliseconds.
+chunks; recall is of quotes); ``quote read`` is the share of quotes in the passages. Times are milliseconds.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from studyrag.answering import NEAREST
+from studyrag.answering import NEAREST, approximate_tokens, packed
 from studyrag.evals.arms import Arm, search
 from studyrag.evals.golden import Golden, stale
 from studyrag.evals.judging import Judge, recall
@@ -19,7 +19,7 @@ from studyrag.evals.measuring import MEASURES, Difference, auroc, difference, me
 from studyrag.evals.results import Abstention, ArmResult, Covered, Latency, Means, Results, Worst
 from studyrag.evidence import features, weigh
 from studyrag.protocols import Embedder, Progress, no_progress
-from studyrag.records import Chunk, Hit, Trace
+from studyrag.records import Chunk, Hit, Passage, Trace
 from studyrag.retrieving import Query, Retriever
 
 if TYPE_CHECKING:
@@ -28,17 +28,23 @@ if TYPE_CHECKING:
 
 CURVE = (1, 2, 3, 5, 10, 15, 20)
 SHOWN = 5
+READ = "quote read"
+"""Share of a question's quotes that are in the passages given to a generator, which are sections where those fit."""
 Values = dict[str, dict[str, float]]
+Reader = Callable[[Sequence[Hit]], tuple[Passage, ...]]
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One question as every arm saw it: ``chunks`` and ``timings_ms`` by arm."""
+    """One question as every arm saw it: ``hits`` and ``timings_ms`` by arm."""
 
     golden: Golden
-    chunks: Mapping[str, tuple[Chunk, ...]]
+    hits: Mapping[str, tuple[Hit, ...]]
     timings_ms: Mapping[str, Mapping[str, float]]
     probability: float
+
+    def chunks(self, arm: str) -> tuple[Chunk, ...]:
+        return tuple(hit.chunk for hit in self.hits[arm])
 
 
 def evaluate(
@@ -61,7 +67,8 @@ def evaluate(
     answerable = [one for one in asked if one.golden.answerable]
     judge = Judge((chunk for chunk, _ in index.all_chunks()), texts)
     relevant = {one.golden.id: judge.relevant(one.golden) for one in answerable}
-    by_arm = {arm.name: _values(answerable, arm.name, judge, relevant) for arm in arms}
+    reads = _reader(index, settings)
+    by_arm = {arm.name: _values(answerable, arm.name, judge, relevant, reads) for arm in arms}
     results = []
     for at, arm in enumerate(arms):
         progress("comparing arms", at, len(arms))
@@ -97,13 +104,12 @@ def ask_all(
         progress("asking", at, len(questions))
         shared = Trace()
         query = finder.query(golden.question, shared)
-        chunks, timings = {}, {}
+        hits, timings = {}, {}
         for arm in arms:
             trace = Trace(list(shared.events))
-            hits = search(arm, index, embedder, query, trace)
-            chunks[arm.name] = tuple(hit.chunk for hit in hits)
+            hits[arm.name] = tuple(search(arm, index, embedder, query, trace))
             timings[arm.name] = trace.timings_ms()
-        found.append(Asked(golden, chunks, timings, _probability(finder, query, settings)))
+        found.append(Asked(golden, hits, timings, _probability(finder, query, settings)))
     progress("asking", len(questions), len(questions))
     return found
 
@@ -121,30 +127,45 @@ def note_ranking(chunks: Iterable[Chunk]) -> list[str]:
     return list(dict.fromkeys(chunk.note_id for chunk in chunks))
 
 
-def _values(asked: Sequence[Asked], arm: str, judge: Judge, relevant: Mapping[str, dict[str, int]]) -> Values:
+def _reader(index: Index, settings: Settings) -> Reader:
+    """Hits to what ``ask --extract`` reads of them: the passages they grow to, as many as the settings let in."""
+
+    def read(hits: Sequence[Hit]) -> tuple[Passage, ...]:
+        deep = hits[: max(4 * settings.passages, NEAREST)]
+        budget, most = settings.context_tokens, settings.passages
+        return packed(index, deep, approximate_tokens, budget=budget, most=most).passages
+
+    return read
+
+
+def _values(
+    asked: Sequence[Asked], arm: str, judge: Judge, relevant: Mapping[str, dict[str, int]], reads: Reader
+) -> Values:
     """Question id to every metric, the points of the curves among them."""
     names = (*MEASURES, *(f"R@{k}" for k in CURVE if f"R@{k}" not in MEASURES))
     by_note = per_question(
         names,
         {one.golden.id: dict.fromkeys(one.golden.notes, 1) for one in asked},
-        {one.golden.id: note_ranking(one.chunks[arm]) for one in asked},
+        {one.golden.id: note_ranking(one.chunks(arm)) for one in asked},
     )
     by_chunk = per_question(
         [name for name in MEASURES if not name.startswith("R@")],
         relevant,
-        {one.golden.id: list(dict.fromkeys(chunk.id for chunk in one.chunks[arm])) for one in asked},
+        {one.golden.id: list(dict.fromkeys(chunk.id for chunk in one.chunks(arm))) for one in asked},
     )
     values: Values = {}
     for one in asked:
-        ranks = judge.quote_ranks(one.golden, one.chunks[arm])
+        ranks = judge.quote_ranks(one.golden, one.chunks(arm))
         quotes = {**by_chunk[one.golden.id], **{f"R@{k}": recall(ranks, k) for k in CURVE}}
         kinds = {"note": by_note[one.golden.id], "quote": quotes}
-        values[one.golden.id] = {f"{kind} {name}": kinds[kind][name] for kind in kinds for name in names}
+        row = {f"{kind} {name}": kinds[kind][name] for kind in kinds for name in names}
+        values[one.golden.id] = {**row, READ: judge.share_held(one.golden, reads(one.hits[arm]))}
     return values
 
 
 def metric_names(kinds: Sequence[str] = ("note", "quote")) -> list[str]:
-    return [f"{kind} {name}" for kind in kinds for name in MEASURES]
+    names = [f"{kind} {name}" for kind in kinds for name in MEASURES]
+    return [*names, READ] if "quote" in kinds else names
 
 
 def arm_result(
@@ -212,7 +233,7 @@ def _worst(asked: Sequence[Asked], arm: str, values: Values, k: int) -> tuple[Wo
             id=one.golden.id,
             question=one.golden.question,
             wanted=one.golden.notes,
-            returned=tuple(f"{c.note_id}:{c.first_line}-{c.last_line}" for c in one.chunks[arm][:SHOWN]),
+            returned=tuple(f"{c.note_id}:{c.first_line}-{c.last_line}" for c in one.chunks(arm)[:SHOWN]),
             values={n: values[one.golden.id][n] for n in ("note nDCG@10", "quote R@10") if n in values[one.golden.id]},
         )
         for one in sorted(asked, key=badness)[:k]

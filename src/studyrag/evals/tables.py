@@ -10,7 +10,10 @@ from dataclasses import dataclass
 from studyrag.evals.measuring import Mean
 from studyrag.evals.results import ArmResult, Means, Results
 
-GROUP_METRICS = ("note Success@1", "note Success@5", "note RR@10", "note nDCG@10", "quote R@5", "quote R@10")
+GROUP_METRICS = (
+    "note Success@1", "note Success@5", "note RR@10", "note nDCG@10", "quote R@5", "quote R@10", "quote read",
+)  # fmt: skip
+_QUOTES = "Documents are chunks; recall is of quotes; read: share of quotes in the passages that a generator is given."
 _MARKS = re.compile(r"[|`*$]|(?<!\w)_|_(?!\w)")
 """What markdown reads as more than itself; an underscore inside a word is none."""
 
@@ -32,7 +35,7 @@ def tables(results: Results, *, worst: int) -> list[Table]:
     if first.groups and "quote nDCG@10" in first.overall:
         about.append(("questions with a chunk that holds a quote whole", str(results.unsplit)))
     found = [Table("What was measured", "", ("what", "value"), tuple(about))]
-    for kind, documents in (("note", "Documents are notes."), ("quote", "Documents are chunks; recall is of quotes.")):
+    for kind, documents in (("note", "Documents are notes."), ("quote", _QUOTES)):
         if f"{kind} nDCG@10" in first.overall:
             found += _arms(results, kind, documents)
     for grouping, groups in first.groups.items():
