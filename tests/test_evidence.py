@@ -104,7 +104,8 @@ def test_the_probability_is_the_logistic_of_the_weighted_sum() -> None:
 def test_what_speaks_for_the_passages_raises_the_probability(
     weights: Mapping[str, float], cosine: float, named: bool, value: float, more: float
 ) -> None:
-    evidence = Evidence(0.5, covered=False, features={"cosine": cosine, "named": float(named), "covered": 0.3})
+    found = {"cosine": cosine, "peak": cosine / 2, "named": float(named), "own": 0.0, "covered": 0.3}
+    evidence = Evidence(0.5, covered=False, features=found)
     verdict = {name: value for name in weights if name not in ("intercept", *ABSOLUTE)}
     before = with_verdict(evidence, verdict, threshold=0.5)
     for name in verdict:

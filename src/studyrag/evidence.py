@@ -38,11 +38,19 @@ COEFFICIENTS: Mapping[str, float] = {
     "named": -3.13,
     "own": -4.11,
 }
-ABSOLUTE = ("cosine", "named")
+ABSOLUTE = ("cosine", "peak", "named", "own")
 VERDICTS: Sequence[Mapping[str, float]] = (
-    {"intercept": -10.37, "cosine": 14.1, "named": -3.04, "found_logit": 0.85},
-    {"intercept": -9.50, "cosine": 10.5, "named": -3.34, "found_logit": 0.62, "gain": 0.076},
-    {"intercept": -8.87, "cosine": 13.7, "named": -3.32, "yes_logit": 1.88, "gain": 0.066},
+    {"intercept": -10.18, "cosine": 11.42, "peak": 11.12, "named": -3.06, "own": -2.51, "found_logit": 0.82},
+    {
+        "intercept": -9.26,
+        "cosine": 6.24,
+        "peak": 14.95,
+        "named": -3.09,
+        "own": -1.36,
+        "found_logit": 0.62,
+        "gain": 0.075,
+    },
+    {"intercept": -8.14, "cosine": 8.10, "peak": 15.99, "named": -3.16, "own": -0.87, "yes_logit": 2.21, "gain": 0.067},
 )
 """How to read what a generator says of the passages, with the features that mean the same in any folder of notes
 (shares of terms depend on how many it holds). yes_logit: Yes against No when it is asked whether they answer.
