@@ -39,8 +39,8 @@ $(BIN)/.ready: pyproject.toml packaging/llama-cpp.cmake | $(BIN)/python
 	@touch $@
 
 $(BIN)/.ready-dev: $(BIN)/.ready
-	@echo '== installing what the tests need'
-	$(BIN)/python -m pip install -e '.[dev]'
+	@echo '== installing what the tests need, RAGAS included'
+	$(BIN)/python -m pip install -e '.[dev,evals]'
 	@touch $@
 
 setup-test: $(BIN)/.ready-dev

@@ -96,14 +96,19 @@ def test_misuse_is_named_with_a_fix(cli: RunCli, asked: Path, arguments: tuple[s
     assert message in done.err and "fix:" in done.err
 
 
-@pytest.mark.skipif(find_spec("ragas") is not None, reason="ragas is installed")
-def test_without_ragas_the_extra_is_named(cli: RunCli, asked: Path) -> None:
-    done = cli("eval", "answers", cwd=asked, env=FAKE)
+def test_without_ragas_the_extra_is_named(cli: RunCli, asked: Path, tmp_path: Path) -> None:
+    hidden = tmp_path / "hidden"
+    hidden.mkdir()
+    (hidden / "sitecustomize.py").write_text(
+        "import importlib.util as u\nfind = u.find_spec\n"
+        "u.find_spec = lambda name, package=None: None if name == 'ragas' else find(name, package)\n"
+    )
+    done = cli("eval", "answers", cwd=asked, env={**FAKE, "PYTHONPATH": str(hidden)})
     assert done.code == 1
     assert "not installed: ragas" in done.err and "--metrics fast" in done.err
 
 
-@pytest.mark.skipif(find_spec("ragas") is None, reason="ragas is not installed: `make eval-smoke` installs it")
+@pytest.mark.skipif(find_spec("ragas") is None, reason="ragas is not installed: pip install 'studyrag[evals]'")
 def test_ragas_own_metrics_with_the_fake_judge(cli: RunCli, asked: Path) -> None:
     done = cli("eval", "answers", "--all", "--json", cwd=asked, env=FAKE)
     assert done.code == 0, done.err

@@ -103,7 +103,7 @@ OF_KITCHEN = statements([KITCHEN])
 
 
 def test_the_most_probable_is_always_there_and_no_more_than_asked_for() -> None:
-    assert numbers(OF_KITCHEN[:4], [0.01, 0.001, 0.0, 0.0]) == [1]
+    assert numbers(OF_KITCHEN[:4], [0.01, 0.0001, 0.0, 0.0]) == [1]
     assert numbers(OF_KITCHEN[:4], [0.9, 0.9, 0.9, 0.9], most=2) in ([1, 2], [2, 3], [3, 4])
     assert numbers(OF_KITCHEN[:4], [0.0, 0.0, 0.0, 0.0]) == [1]
 
