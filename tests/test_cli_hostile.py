@@ -689,7 +689,7 @@ FILES = [
     "notes.sqlite",
     "vectors.faiss",
     *(f"forward.{name}.npy" for name in ("indptr", "terms", "counts")),
-    *(f"postings.{name}.npy" for name in ("indptr", "rows", "counts", "lengths", "idf")),
+    *(f"postings.{name}.npy" for name in ("indptr", "rows", "impacts", "lengths", "idf")),
 ]
 
 

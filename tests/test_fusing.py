@@ -2,56 +2,56 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
-from studyrag.fusing import Candidate, contenders, in_turn, ranked, reciprocal_rank, weighted_sum
+from studyrag.fusing import contenders, in_turn, ranked, reciprocal_rank, weighted_sum
 from tests.makers import chunk, hit
 
 
-def candidate(row: int, lexical: float, cosine: float) -> Candidate:
-    return Candidate(row, lexical, cosine, lexical_rank=None, dense_rank=None)
+COSINES, BM25 = np.array([0.2, 0.6, 0.4]), np.array([4.0, 1.0, 0.0])
 
-
-THREE = [candidate(0, 4.0, 0.2), candidate(1, 1.0, 0.6), candidate(2, 0.0, 0.4)]
-
-candidates = st.lists(st.tuples(st.floats(-5, 50), st.floats(-1, 1)), min_size=1, max_size=12).map(
-    lambda scores: [candidate(row, lexical, cosine) for row, (lexical, cosine) in enumerate(scores)]
-)
+candidates = st.lists(st.tuples(st.floats(-1, 1), st.floats(-5, 50)), min_size=1, max_size=12).map(np.array)
 
 
 def test_each_arm_is_scaled_by_its_own_best_and_weighted() -> None:
-    scores = weighted_sum(THREE, dense_weight=0.7)
-    assert scores == pytest.approx({0: 0.3 * 1, 1: 0.7 * 1 + 0.3 * 0.25, 2: 0.7 * 0.5})
+    scores = weighted_sum(COSINES, BM25, dense_weight=0.7)
+    assert scores.tolist() == pytest.approx([0.3 * 1, 0.7 * 1 + 0.3 * 0.25, 0.7 * 0.5])
 
 
 @pytest.mark.parametrize(("weight", "order"), [(1.0, [1, 2, 0]), (0.0, [0, 1, 2])])
 def test_a_weight_of_all_or_nothing_is_one_arms_order(weight: float, order: list[int]) -> None:
-    scores = weighted_sum(THREE, dense_weight=weight)
-    assert sorted(scores, key=lambda row: -scores[row]) == order
+    assert np.argsort(-weighted_sum(COSINES, BM25, dense_weight=weight)).tolist() == order
 
 
 @given(candidates, st.floats(0, 1))
-def test_weighted_sums_stay_between_0_and_1_and_leave_nobody_out(made: list[Candidate], weight: float) -> None:
-    scores = weighted_sum(made, dense_weight=weight)
-    assert scores.keys() == {one.row for one in made}
-    assert all(0 <= score <= 1 + 1e-12 for score in scores.values())
+def test_weighted_sums_stay_between_0_and_1_and_leave_nobody_out(made: NDArray[np.float64], weight: float) -> None:
+    scores = weighted_sum(made[:, 0], made[:, 1], dense_weight=weight)
+    assert scores.shape == (len(made),)
+    assert all(0 <= score <= 1 + 1e-12 for score in scores)
 
 
 @given(candidates, st.floats(0, 1))
-def test_better_in_both_arms_is_never_worse_in_the_sum(made: list[Candidate], weight: float) -> None:
-    scores = weighted_sum(made, dense_weight=weight)
-    for one in made:
-        for other in made:
-            if one.lexical >= other.lexical and one.cosine >= other.cosine:
-                assert scores[one.row] >= scores[other.row] - 1e-12
+def test_better_in_both_arms_is_never_worse_in_the_sum(made: NDArray[np.float64], weight: float) -> None:
+    scores = weighted_sum(made[:, 0], made[:, 1], dense_weight=weight)
+    for one, score in zip(made, scores, strict=True):
+        for other, below in zip(made, scores, strict=True):
+            if (one >= other).all():
+                assert score >= below - 1e-12
 
 
 def test_arms_that_say_nothing_do_not_divide_by_zero() -> None:
-    assert weighted_sum([], dense_weight=0.5) == {}
-    assert weighted_sum([candidate(0, 0.0, 0.3)], dense_weight=0.5) == {0: 0.5}
-    assert weighted_sum([candidate(0, 0.0, 0.3), candidate(1, -2.0, 0.3)], dense_weight=0.5) == {0: 0.5, 1: 0.5}
+    def fused(*pairs: tuple[float, float]) -> list[float]:
+        made = np.array(pairs, dtype=np.float64).reshape(-1, 2)
+        scores: list[float] = weighted_sum(made[:, 0], made[:, 1], dense_weight=0.5).tolist()
+        return scores
+
+    assert fused() == []
+    assert fused((0.3, 0.0)) == [0.5]
+    assert fused((0.3, 0.0), (0.3, -2.0)) == [0.5, 0.5]
 
 
 def test_reciprocal_ranks_are_summed_over_the_rankings_that_hold_a_row() -> None:

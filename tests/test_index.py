@@ -147,7 +147,7 @@ def test_an_index_holds_json_sqlite_npy_and_faiss_and_no_pickle(folder: Path) ->
 FILES = sorted(
     ["notes.sqlite", "vectors.faiss", "manifest.json"]
     + [f"forward.{name}.npy" for name in ("indptr", "terms", "counts")]
-    + [f"postings.{name}.npy" for name in ("indptr", "rows", "counts", "lengths", "idf")]
+    + [f"postings.{name}.npy" for name in ("indptr", "rows", "impacts", "lengths", "idf")]
 )
 
 

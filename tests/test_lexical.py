@@ -101,9 +101,9 @@ def test_only_the_postings_of_the_querys_terms_are_read() -> None:
     postings = invert(forward_index(corpus, vocabulary), 3)
     x = vocabulary.number["x"]
     span = slice(int(postings.indptr[x]), int(postings.indptr[x + 1]))
-    rows, counts, idf = np.full_like(postings.rows, 10**6), np.full_like(postings.counts, 10**6), np.full(3, np.nan)
-    rows[span], counts[span], idf[x] = postings.rows[span], postings.counts[span], postings.idf[x]
-    poisoned = BM25(replace(postings, rows=rows, counts=counts, idf=idf))
+    rows, impacts = np.full_like(postings.rows, 10**6), np.full_like(postings.impacts, np.nan)
+    rows[span], impacts[span] = postings.rows[span], postings.impacts[span]
+    poisoned = BM25(replace(postings, rows=rows, impacts=impacts))
     assert poisoned.search([x], 5) == BM25(postings).search([x], 5)
     assert len(poisoned.search([x], 5)) == 2
 

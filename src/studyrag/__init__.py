@@ -33,6 +33,7 @@ Notes to index (stages)
 The index
     index.py          one directory, written whole and read back checked
     building.py       only what changed is read and embedded
+    watching.py       whether the notes are still what the index holds
 
 Question to answer (stages)
     fusing.py         two rankings to one

@@ -13,6 +13,7 @@ from studyrag.answering import NEAREST, Answering
 from studyrag.errors import IndexBusy, IndexMismatch, IndexMissing, IndexNotWritable, Misuse
 from studyrag.protocols import Embedder, Generator, Progress, Scorer, no_progress
 from studyrag.records import Answer, Answered, Event, Evidence, Hit, Trace
+from studyrag.watching import Watch
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,6 +46,7 @@ class Assistant:
         self._settings, self._embedder, self._generator = settings, embedder, generator
         self._progress, self._notice = progress, notice
         self._index: Index | None = None
+        self._watch = Watch(settings.notes, settings.exclude)
         self._stale: frozenset[str] = frozenset()
         self.last_trace = Trace()
         self.last_answer: Answer | None = None
@@ -76,10 +78,8 @@ class Assistant:
 
         :raises IndexMissing, IndexDamaged, IndexMismatch, NotesError: see ``errors``.
         """
-        from studyrag.building import find_changes
-
         index = self._open()
-        changes: Changes | None = find_changes(index, self._settings.notes, exclude=self._settings.exclude)
+        changes: Changes | None = self._watch.changes(index)
         if changes and self._settings.stale == "reindex":
             try:
                 self.index_notes()

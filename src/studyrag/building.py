@@ -80,9 +80,15 @@ def stamp(file: NoteFile) -> Stamp:
 
 def find_changes(index: Index, folder: Path, *, exclude: Sequence[str] = ()) -> Changes:
     """What differs between the index and the folder, by size and times only: no file is opened."""
-    files, skipped = find_notes(folder, exclude=exclude)
+    return differences(index, *find_notes(folder, exclude=exclude))
+
+
+def differences(index: Index, files: Sequence[NoteFile], skipped: Sequence[Skipped]) -> Changes:
+    """What differs between the index and the files that were found."""
     now = {file.id: stamp(file) for file in files} | {skip.path: (0, 0, 0) for skip in skipped}
     then = index.stamps()
+    if now == then:
+        return Changes((), (), ())
     return Changes(
         added=tuple(sorted(name for name in now if name not in then)),
         changed=tuple(sorted(name for name in now if name in then and now[name] != then[name])),

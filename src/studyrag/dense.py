@@ -75,4 +75,4 @@ class DenseIndex:
 
 def _sorted(scores: Vectors, rows: NDArray[np.int64]) -> list[tuple[float, int]]:
     """(-score, row), best first, ties by row; FAISS fills up with row -1."""
-    return sorted((-float(score), int(row)) for score, row in zip(scores, rows, strict=True) if row >= 0)
+    return sorted((-score, row) for score, row in zip(scores.tolist(), rows.tolist(), strict=True) if row >= 0)

@@ -8,41 +8,34 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from studyrag.records import Hit
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 RRF_K = 60
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A row with what both arms say of it. Ranks are None where the arm did not propose the row."""
-
-    row: int
-    lexical: float
-    cosine: float
-    lexical_rank: int | None
-    dense_rank: int | None
-
-
-def weighted_sum(candidates: Sequence[Candidate], *, dense_weight: float) -> dict[int, float]:
-    """Row to score in [0, 1]: w · norm(cosine) + (1 - w) · norm(BM25), each scaled by its own best.
+def weighted_sum(
+    cosines: NDArray[np.float64], bm25: NDArray[np.float64], *, dense_weight: float
+) -> NDArray[np.float64]:
+    """(n,) scores in [0, 1] of n candidates: w · norm(cosine) + (1 - w) · norm(BM25), each scaled by its own best.
 
     The cosine's zero is its lowest among the candidates, BM25's is 0 (no shared term). Source: Bruch et al. 2023,
     An Analysis of Fusion Functions for Hybrid Retrieval (theoretical minimum for the lexical arm).
     """
-    if not candidates:
-        return {}
-    low = min(candidate.cosine for candidate in candidates)
-    span = max(candidate.cosine for candidate in candidates) - low
-    top = max(candidate.lexical for candidate in candidates)
-    scores = {}
-    for candidate in candidates:
-        dense = (candidate.cosine - low) / span if span > 0 else 1.0
-        lexical = max(0.0, candidate.lexical) / top if top > 0 else 0.0
-        scores[candidate.row] = dense_weight * dense + (1 - dense_weight) * lexical
-    return scores
+    if not len(cosines):
+        return np.zeros(0)
+    low, top = cosines.min(), bm25.max()
+    span = cosines.max() - low
+    dense = (cosines - low) / span if span > 0 else np.ones(len(cosines))
+    lexical = np.maximum(bm25, 0.0) / top if top > 0 else np.zeros(len(cosines))
+    fused: NDArray[np.float64] = dense_weight * dense + (1 - dense_weight) * lexical
+    return fused
 
 
 def reciprocal_rank(rankings: Sequence[Mapping[int, int]], *, k: int = RRF_K) -> dict[int, float]:

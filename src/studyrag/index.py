@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from studyrag.protocols import Vectors
 
-FORMAT = 1
+FORMAT = 2
 CHECKED_BYTES = 64 * 2**20
 REBUILD = "studyrag index --full"
 _SCHEMA = """

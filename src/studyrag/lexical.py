@@ -95,11 +95,11 @@ def compact(forward: Forward, terms: Sequence[str]) -> tuple[Forward, list[str]]
 
 @dataclass(frozen=True, slots=True)
 class Postings:
-    """Rows of each term, ascending: term t is in rows[indptr[t]:indptr[t+1]], counts alongside."""
+    """Rows of each term, ascending: term t is in rows[indptr[t]:indptr[t+1]], impacts alongside."""
 
     indptr: Ints  # (terms + 1,)
     rows: NDArray[np.int32]  # (nnz,)
-    counts: NDArray[np.int32]  # (nnz,)
+    impacts: NDArray[np.float64]  # (nnz,) what the term adds to the row's score
     lengths: NDArray[np.int32]  # (n,) terms of each row, repeats counted
     idf: NDArray[np.float64]  # (terms,)
 
@@ -107,6 +107,7 @@ class Postings:
 def invert(forward: Forward, n_terms: int) -> Postings:
     """Postings with BM25Okapi's idf: ln((N - n + 0.5) / (n + 0.5)), negatives raised to EPSILON times the mean idf.
 
+    The impact is idf · f · (K1 + 1) / (f + K1 · (1 - B + B · length / mean length)) for f occurrences in the row.
     Source: Robertson & Zaragoza 2009; the floor is rank-bm25's.
     """
     order = np.argsort(forward.terms, kind="stable")
@@ -115,7 +116,11 @@ def invert(forward: Forward, n_terms: int) -> Postings:
     indptr = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(document_frequency)])
     totals = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(forward.counts, dtype=np.int64)])
     lengths = (totals[forward.indptr[1:]] - totals[forward.indptr[:-1]]).astype(np.int32)
-    return Postings(indptr, row_of[order], forward.counts[order], lengths, _idf(document_frequency, forward.n))
+    rows, counts = row_of[order], forward.counts[order].astype(np.float64)
+    idf = _idf(document_frequency, forward.n)
+    norm = K1 * (1 - B + B * lengths[rows] / lengths.mean()) if len(rows) else counts
+    impacts = np.repeat(idf, document_frequency) * (counts * (K1 + 1) / (counts + norm))
+    return Postings(indptr, rows, impacts, lengths, idf)
 
 
 def _idf(document_frequency: Ints, n: int) -> NDArray[np.float64]:
@@ -141,39 +146,36 @@ class BM25:
 
     def __init__(self, postings: Postings) -> None:
         self._postings = postings
-        self._average = float(postings.lengths.mean()) if len(postings.lengths) else 0.0
-        self._last: tuple[tuple[int, ...], NDArray[np.float64]] | None = None
+        self._last: tuple[tuple[int, ...], NDArray[np.float64], NDArray[np.int32]] | None = None
 
     def scores(self, query: Sequence[int]) -> NDArray[np.float64]:
-        """(n,) float64, read-only; repeated terms count as often as they stand in the query. No terms -> zeros.
+        """(n,) float64, read-only; repeated terms count as often as they stand in the query. No terms -> zeros."""
+        return self._scores(query)[0]
+
+    def _scores(self, query: Sequence[int]) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
+        """(scores, rows that hold a term of the query, repeats possible).
 
         The last query's are kept: a search is followed by a look at the scores of what other arms proposed.
         """
         asked = tuple(query)
         if self._last is None or self._last[0] != asked:
-            scores = self._scores(asked)
+            postings, n = self._postings, len(self._postings.lengths)
+            times = Counter(asked)
+            spans = [slice(int(postings.indptr[term]), int(postings.indptr[term + 1])) for term in times]
+            rows = np.concatenate([postings.rows[:0], *(postings.rows[span] for span in spans)])
+            impacts = [postings.impacts[span] * often for span, often in zip(spans, times.values(), strict=True)]
+            scores = np.bincount(rows, np.concatenate([postings.impacts[:0], *impacts]), n)
             scores.setflags(write=False)
-            self._last = (asked, scores)
-        return self._last[1]
-
-    def _scores(self, query: Sequence[int]) -> NDArray[np.float64]:
-        postings = self._postings
-        total = np.zeros(len(postings.lengths), dtype=np.float64)
-        for term, times in Counter(query).items():
-            span = slice(int(postings.indptr[term]), int(postings.indptr[term + 1]))
-            rows, counts = postings.rows[span], postings.counts[span].astype(np.float64)
-            norm = K1 * (1 - B + B * postings.lengths[rows] / self._average)
-            total[rows] += times * postings.idf[term] * (counts * (K1 + 1) / (counts + norm))
-        return total
+            self._last = (asked, scores, rows)
+        return self._last[1:]
 
     def search(self, query: Sequence[int], k: int, *, allowed: NDArray[np.bool_] | None = None) -> list[Scored]:
         """The ``k`` best rows that hold any term of the query; ties break by row. Empty query -> []."""
         if not query or not len(self._postings.lengths):
             return []
-        scores = self.scores(query)
+        scores, rows = self._scores(query)
         touched = np.zeros(len(scores), dtype=bool)
-        for term in set(query):
-            touched[self._postings.rows[int(self._postings.indptr[term]) : int(self._postings.indptr[term + 1])]] = True
+        touched[rows] = True
         if allowed is not None:
             touched &= allowed
         return best(scores, np.flatnonzero(touched), k)
@@ -191,4 +193,7 @@ def best(scores: NDArray[np.float64], rows: NDArray[np.int64], k: int) -> list[S
         kth = np.partition(scores[rows], len(rows) - k)[len(rows) - k]
         rows = rows[scores[rows] >= kth]
     order = rows[np.lexsort((rows, -scores[rows]))][:k]
-    return [Scored(int(row), rank, float(scores[row])) for rank, row in enumerate(order, start=1)]
+    return [
+        Scored(row, rank, score)
+        for rank, (row, score) in enumerate(zip(order.tolist(), scores[order].tolist(), strict=True), start=1)
+    ]

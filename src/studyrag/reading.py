@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from studyrag.errors import NotesError
 from studyrag.records import Block, BlockKind, Note, Section, Skipped
@@ -44,9 +44,11 @@ _KINDS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class NoteFile:
-    """A markdown file as the file system shows it, before it is read. ``id`` as in Note."""
+class NoteFile(NamedTuple):
+    """A markdown file as the file system shows it, before it is read. ``id`` as in Note.
+
+    A tuple, since one is made of every file before every query.
+    """
 
     id: str
     folder: Path
@@ -66,78 +68,83 @@ def find_notes(folder: Path, *, exclude: Sequence[str] = ()) -> tuple[list[NoteF
 
     :raises NotesError: when the folder is missing or cannot be listed.
     """
-    if not folder.is_dir():
-        raise NotesError(
-            f"{folder}: no such notes folder", fix="set `notes` in studyrag.toml, or run `studyrag init FOLDER`"
-        )
-    root = folder.resolve()
-    found: list[NoteFile] = []
-    skipped: list[Skipped] = []
-    _walk(root, "", root, found, skipped, (root,), tuple(exclude))
-    found.sort(key=lambda note: note.id)
-    skipped.sort(key=lambda skip: skip.path)
-    return found, skipped
+    walk = Walk(folder, exclude)
+    return walk.found, walk.skipped
 
 
-def _walk(
-    folder: Path,
-    prefix: str,
-    root: Path,
-    found: list[NoteFile],
-    skipped: list[Skipped],
-    above: tuple[Path, ...],
-    exclude: tuple[str, ...],
-) -> None:
-    """``prefix`` is the folder's path below the root, with a slash at its end; ``above`` the real folders down to it.
+class Walk:
+    """One look at every file below a folder: what ``find_notes`` gives, and which folders were listed.
 
-    Runs before every query: what it does for a file is kept lean.
+    Runs before queries: what it does for a file is kept lean.
     """
-    try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except OSError as err:
-        if folder == root:
-            raise NotesError(f"{folder}: {err.strerror}", fix="check the folder's permissions") from err
-        skipped.append(Skipped(prefix.rstrip("/"), f"folder cannot be listed: {err.strerror}"))
-        return
-    for entry in entries:
-        name = prefix + entry.name
-        if entry.name.startswith(".") or _excluded(name, exclude):
-            continue
-        if not _is_text(name):
-            skipped.append(Skipped(name.encode(errors="surrogateescape").decode(errors="replace"), _ODD_NAME))
-            continue
+
+    def __init__(self, folder: Path, exclude: Sequence[str] = ()) -> None:
+        if not folder.is_dir():
+            raise NotesError(
+                f"{folder}: no such notes folder", fix="set `notes` in studyrag.toml, or run `studyrag init FOLDER`"
+            )
+        self._root, self._excluded = folder.resolve(), [_compiled(pattern) for pattern in exclude]
+        self.found: list[NoteFile] = []
+        self.skipped: list[Skipped] = []
+        self.folders: dict[str, tuple[int, int]] = {}
+        """(mtime_ns, ctime_ns) of each folder, taken before it was listed."""
+        self._down(str(self._root), "", (self._root,))
+        self.found.sort()
+        self.skipped.sort(key=lambda skip: skip.path)
+
+    def _down(self, folder: str, prefix: str, above: tuple[Path, ...]) -> None:
+        """``prefix`` is the folder's path below the root, with a slash at its end; ``above`` the real ones down to it."""
         try:
-            if entry.is_symlink() and not _stays_inside(Path(entry.path), root, above, skipped, name):
-                continue
-            if entry.is_dir():
-                path = Path(entry.path)
-                real = path.resolve() if entry.is_symlink() else above[-1] / entry.name
-                _walk(path, f"{name}/", root, found, skipped, (*above, real), exclude)
-            elif entry.name.lower().endswith(SUFFIXES):
-                if not entry.is_file():
-                    skipped.append(Skipped(name, "not a regular file"))
-                    continue
-                stat = entry.stat()
-                found.append(NoteFile(name, root, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
+            stat = os.stat(folder)
+            with os.scandir(folder) as entries:
+                listed = list(entries)
         except OSError as err:
-            skipped.append(Skipped(name, f"cannot be reached: {err.strerror}"))
+            if not prefix:
+                raise NotesError(f"{folder}: {err.strerror}", fix="check the folder's permissions") from err
+            self.skipped.append(Skipped(prefix.rstrip("/"), f"folder cannot be listed: {err.strerror}"))
+            return
+        self.folders[folder] = (stat.st_mtime_ns, stat.st_ctime_ns)
+        for entry in listed:
+            name = prefix + entry.name
+            if entry.name[0] == "." or any(pattern.fullmatch(name) for pattern in self._excluded):
+                continue
+            if not (name.isascii() or _is_text(name)):
+                readable = name.encode(errors="surrogateescape").decode(errors="replace")
+                self.skipped.append(Skipped(readable, _ODD_NAME))
+                continue
+            try:
+                self._look(entry, name, above)
+            except OSError as err:
+                self.skipped.append(Skipped(name, f"cannot be reached: {err.strerror}"))
 
+    def _look(self, entry: os.DirEntry[str], name: str, above: tuple[Path, ...]) -> None:
+        if entry.is_symlink() and not self._stays_inside(Path(entry.path), above, name):
+            return
+        if entry.is_dir():
+            real = Path(entry.path).resolve() if entry.is_symlink() else above[-1] / entry.name
+            self._down(entry.path, f"{name}/", (*above, real))
+        elif name.lower().endswith(SUFFIXES):
+            if not entry.is_file():
+                self.skipped.append(Skipped(name, "not a regular file"))
+                return
+            stat = entry.stat()
+            self.found.append(NoteFile(name, self._root, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
 
-def _stays_inside(path: Path, root: Path, above: tuple[Path, ...], skipped: list[Skipped], name: str) -> bool:
-    try:
-        target = path.resolve(strict=True)
-    except (OSError, RuntimeError):
-        if name.lower().endswith(SUFFIXES):
-            skipped.append(Skipped(name, "link is broken or goes round in a loop"))
-        return False
-    if not target.is_relative_to(root):
-        if target.is_dir() or name.lower().endswith(SUFFIXES):
-            skipped.append(Skipped(name, "link leaves the notes folder"))
-        return False
-    if target.is_dir() and any(target == folder or folder.is_relative_to(target) for folder in above):
-        skipped.append(Skipped(name, "link goes round in a loop"))
-        return False
-    return True
+    def _stays_inside(self, path: Path, above: tuple[Path, ...], name: str) -> bool:
+        try:
+            target = path.resolve(strict=True)
+        except (OSError, RuntimeError):
+            if name.lower().endswith(SUFFIXES):
+                self.skipped.append(Skipped(name, "link is broken or goes round in a loop"))
+            return False
+        if not target.is_relative_to(self._root):
+            if target.is_dir() or name.lower().endswith(SUFFIXES):
+                self.skipped.append(Skipped(name, "link leaves the notes folder"))
+            return False
+        if target.is_dir() and any(target == folder or folder.is_relative_to(target) for folder in above):
+            self.skipped.append(Skipped(name, "link goes round in a loop"))
+            return False
+        return True
 
 
 def _is_text(name: str) -> bool:
@@ -146,10 +153,6 @@ def _is_text(name: str) -> bool:
         return bool(name.encode())
     except UnicodeEncodeError:
         return False
-
-
-def _excluded(name: str, patterns: tuple[str, ...]) -> bool:
-    return any(matches_glob(name, pattern) for pattern in patterns)
 
 
 def matches_glob(name: str, pattern: str) -> bool:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from studyrag.fusing import Candidate, contenders, ranked, weighted_sum
+from studyrag.fusing import contenders, ranked, weighted_sum
 from studyrag.index import Index
 from studyrag.protocols import Embedder
 from studyrag.records import Hit, Scored, Trace
@@ -94,40 +94,37 @@ class Retriever:
     def _fuse(
         self, query: Query, lexical: Sequence[Scored], dense: Sequence[Scored], k: int, retriever: str
     ) -> list[Hit]:
-        candidates = self._candidates_of(query, lexical, dense)
-        if retriever == "bm25":
-            scores = {scored.row: scored.score for scored in lexical}
-        elif retriever == "dense":
-            scores = {scored.row: scored.score for scored in dense}
+        lexical_ranks = {scored.row: scored.rank for scored in lexical}
+        dense_ranks = {scored.row: scored.rank for scored in dense}
+        rows = sorted(lexical_ranks.keys() | dense_ranks.keys())
+        cosines = self._cosines(query, rows)
+        if retriever == "hybrid":
+            bm25 = self._index.bm25.scores(query.numbers)[rows]
+            fused = weighted_sum(cosines, bm25, dense_weight=self._dense_weight)
+            scores = dict(zip(rows, fused.tolist(), strict=True))
         else:
-            scores = weighted_sum(list(candidates.values()), dense_weight=self._dense_weight)
+            scores = {scored.row: scored.score for scored in (lexical if retriever == "bm25" else dense)}
         scores = contenders(scores, k)
-        rows = list(scores)
-        chunks = dict(zip(rows, self._index.chunks(rows), strict=True))
+        kept = list(scores)
+        chunks = dict(zip(kept, self._index.chunks(kept), strict=True))
+        cosine_of = dict(zip(rows, cosines.tolist(), strict=True))
         best = ranked(scores, ids={row: chunk.id for row, chunk in chunks.items()})[:k]
         return [
             Hit(
                 chunk=chunks[row],
                 rank=rank,
                 score=score,
-                lexical_rank=candidates[row].lexical_rank,
-                dense_rank=candidates[row].dense_rank,
-                cosine=candidates[row].cosine,
+                lexical_rank=lexical_ranks.get(row),
+                dense_rank=dense_ranks.get(row),
+                cosine=cosine_of[row],
             )
             for rank, (row, score) in enumerate(best, start=1)
         ]
 
-    def _candidates_of(self, query: Query, lexical: Sequence[Scored], dense: Sequence[Scored]) -> dict[int, Candidate]:
-        lexical_ranks = {scored.row: scored.rank for scored in lexical}
-        dense_ranks = {scored.row: scored.rank for scored in dense}
-        rows = sorted({*lexical_ranks, *dense_ranks})
-        # Row by row: in a matrix product a row's last bit depends on the rows beside it, and ties would not be ties.
-        cosines = np.einsum("ij,j->i", self._index.dense.vectors(rows), query.vector)
-        bm25 = self._index.bm25.scores(query.numbers)
-        return {
-            row: Candidate(row, float(bm25[row]), float(cosine), lexical_ranks.get(row), dense_ranks.get(row))
-            for row, cosine in zip(rows, cosines, strict=True)
-        }
+    def _cosines(self, query: Query, rows: Sequence[int]) -> NDArray[np.float64]:
+        """(len(rows),) computed row by row: in a matrix product a row's last bit depends on the rows beside it, and
+        ties would not be ties."""
+        return np.einsum("ij,j->i", self._index.dense.vectors(rows), query.vector).astype(np.float64)
 
     def _corrections(self, text: str, unknown: Sequence[str]) -> dict[str, str]:
         """Misspelt words and the nearest known term; acronyms, numbers and short words are left as they are."""

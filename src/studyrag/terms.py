@@ -57,6 +57,8 @@ def terms(text: str) -> list[str]:
 
 def _forms(word: str) -> list[str]:
     """The spellings one written word is found by: its parts, and the parts joined."""
+    if word.isalpha() and (word.islower() or word[1:].islower()):
+        return [word.lower()]  # most words, told apart early: queries and whole folders come through here
     word = re.sub(r"['’](?:s|S)?\b", "", word)
     if word.endswith("+") and word.lower() != "c++":
         return [*_forms(word.rstrip("+")), word.lower()]
