@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from studyrag.fusing import contenders, in_turn, ranked, reciprocal_rank, weighted_sum
 from tests.makers import chunk, hit
 
-
 COSINES, BM25 = np.array([0.2, 0.6, 0.4]), np.array([4.0, 1.0, 0.0])
 
 candidates = st.lists(st.tuples(st.floats(-1, 1), st.floats(-5, 50)), min_size=1, max_size=12).map(np.array)

@@ -273,10 +273,10 @@ def rewrite_manifest(folder: Path, change: Callable[[dict[str, Any]], None]) -> 
     path.write_text(f"{body}\n{hashlib.sha256(body.encode()).hexdigest()}\n")
 
 
-@pytest.mark.parametrize("version", [0, 2, 99, "1", None])
+@pytest.mark.parametrize("version", [0, 1, 99, "2", None])
 def test_another_versions_format_is_a_mismatch_that_names_both(folder: Path, version: object) -> None:
     rewrite_manifest(folder, lambda facts: facts["recipe"].update(format=version))
-    with pytest.raises(IndexMismatch, match=rf"format {version}; this version reads 1") as caught:
+    with pytest.raises(IndexMismatch, match=rf"format {version}; this version reads 2") as caught:
         Index(folder)
     assert caught.value.fix == "studyrag index --full"
 

@@ -1,6 +1,6 @@
 """``python -m studyrag``."""
 
-from studyrag.cli import main
+from studyrag.cli import command
 
 if __name__ == "__main__":
-    main()
+    command()

@@ -46,6 +46,7 @@ class Assistant:
         self._settings, self._embedder, self._generator = settings, embedder, generator
         self._progress, self._notice = progress, notice
         self._index: Index | None = None
+        self._finder: Retriever | None = None
         self._watch = Watch(settings.notes, settings.exclude)
         self._stale: frozenset[str] = frozenset()
         self.last_trace = Trace()
@@ -154,19 +155,22 @@ class Assistant:
 
     @property
     def _retriever(self) -> Retriever:
-        from studyrag.retrieving import Retriever
+        index = self._open()
+        if self._finder is None or self._finder.index is not index:
+            from studyrag.retrieving import Retriever
 
-        settings = self._settings
-        return Retriever(
-            self._open(), self._embedder, candidates=settings.candidates, dense_weight=settings.dense_weight
-        )
+            settings = self._settings
+            self._finder = Retriever(
+                index, self._embedder, candidates=settings.candidates, dense_weight=settings.dense_weight
+            )
+        return self._finder
 
     def _allowed(self, index: Index, paths: Sequence[str], tags: Sequence[str]) -> NDArray[np.bool_] | None:
         """Rows that the filters and staleness leave, or None for all."""
-        from studyrag.reading import matches_glob
-
         if not paths and not tags and not self._stale:
             return None
+        from studyrag.reading import matches_glob
+
         wanted = {tag.lstrip("#").casefold() for tag in tags}
         chosen = [
             note_id

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -40,12 +40,14 @@ class DenseIndex:
         import faiss
 
         try:
-            self._index: Any = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+            index: Any = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
         except RuntimeError as err:
             raise IndexDamaged(f"{path}: FAISS cannot read it", fix="studyrag index --full") from err
-        if (self._index.ntotal, self._index.d) != (n, dim):
+        if not isinstance(index, faiss.IndexFlat) or (index.ntotal, index.d) != (n, dim):
             raise IndexDamaged(f"{path}: holds other vectors than the chunks", fix="studyrag index --full")
-        self._faiss = faiss
+        self._index, self._faiss = index, cast("Any", faiss)
+        held = self._faiss.rev_swig_ptr(index.get_xb(), n * dim) if n else np.zeros(0, dtype=np.float32)
+        self._stored: Vectors = held.reshape(n, dim)  # a view of what FAISS holds, which must outlive it
 
     def search(self, query: Vectors, k: int, *, allowed: NDArray[np.bool_] | None = None) -> list[Scored]:
         """The ``k`` rows with the highest cosine to ``query`` (dim,); ties break by row. k > n gives all rows."""
@@ -55,7 +57,7 @@ class DenseIndex:
         parameters = None
         if allowed is not None:
             selector = self._faiss.IDSelectorBatch(np.flatnonzero(allowed).astype(np.int64))
-            parameters = self._faiss.SearchParameters(sel=selector)  # type: ignore[call-arg]
+            parameters = self._faiss.SearchParameters(sel=selector)
         asked = query.reshape(1, -1)
         scores, rows = self._index.search(asked, min(k + 1, self._index.ntotal), params=parameters)
         found = _sorted(scores[0], rows[0])
@@ -67,10 +69,7 @@ class DenseIndex:
 
     def vectors(self, rows: Sequence[int]) -> Vectors:
         """(len(rows), dim) float32."""
-        if not len(rows):
-            return np.zeros((0, self._index.d), dtype=np.float32)
-        out: Vectors = self._index.reconstruct_batch(np.asarray(rows, dtype=np.int64))
-        return out
+        return self._stored[np.asarray(rows, dtype=np.int64)]
 
 
 def _sorted(scores: Vectors, rows: NDArray[np.int64]) -> list[tuple[float, int]]:

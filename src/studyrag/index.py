@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 FORMAT = 2
 CHECKED_BYTES = 64 * 2**20
+LOOKUPS = 16
+"""So many lookups of terms, some three questions, take as long as reading all terms of the shipped notes."""
 REBUILD = "studyrag index --full"
 _SCHEMA = """
 CREATE TABLE notes (id TEXT PRIMARY KEY, title TEXT, tags TEXT, sha256 TEXT, size INT, mtime_ns INT, ctime_ns INT,
@@ -266,6 +268,8 @@ class Index:
         self._bm25: BM25 | None = None
         self._dense: DenseIndex | None = None
         self._stamps: dict[str, tuple[int, int, int]] | None = None
+        self._numbers: dict[str, int] | None = None
+        self._lookups = 0
 
     def close(self) -> None:
         self._database.close()
@@ -321,8 +325,16 @@ class Index:
             yield _chunk(values), digest
 
     def term_numbers(self, terms: Iterable[str]) -> dict[str, int]:
-        """Numbers of the terms that the notes hold; others are left out."""
+        """Numbers of the terms that the notes hold; others are left out.
+
+        A few queries look them up on disk, which one question wants; a session soon has them all in memory.
+        """
         wanted = sorted(set(terms))
+        self._lookups += 1
+        if self._numbers is None and self._lookups > LOOKUPS:
+            self._numbers = dict(self._rows("SELECT term, number FROM terms"))
+        if self._numbers is not None:
+            return {term: self._numbers[term] for term in wanted if term in self._numbers}
         found: dict[str, int] = {}
         for at in range(0, len(wanted), 500):
             part = wanted[at : at + 500]

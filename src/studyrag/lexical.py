@@ -164,7 +164,8 @@ class BM25:
             spans = [slice(int(postings.indptr[term]), int(postings.indptr[term + 1])) for term in times]
             rows = np.concatenate([postings.rows[:0], *(postings.rows[span] for span in spans)])
             impacts = [postings.impacts[span] * often for span, often in zip(spans, times.values(), strict=True)]
-            scores = np.bincount(rows, np.concatenate([postings.impacts[:0], *impacts]), n)
+            weights = np.concatenate([postings.impacts[:0], *impacts])
+            scores = np.asarray(np.bincount(rows, weights, n), dtype=np.float64)
             scores.setflags(write=False)
             self._last = (asked, scores, rows)
         return self._last[1:]

@@ -12,7 +12,6 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -93,9 +92,9 @@ class Walk:
         self.skipped.sort(key=lambda skip: skip.path)
 
     def _down(self, folder: str, prefix: str, above: tuple[Path, ...]) -> None:
-        """``prefix`` is the folder's path below the root, with a slash at its end; ``above`` the real ones down to it."""
+        """``prefix`` is the folder's path below the root, ending in a slash; ``above`` are the real ones down to it."""
         try:
-            stat = os.stat(folder)
+            stat = os.stat(folder)  # noqa: PTH116 - a Path costs more than the call
             with os.scandir(folder) as entries:
                 listed = list(entries)
         except OSError as err:

@@ -45,7 +45,7 @@ class Retriever:
     """Searches one open index with the embedder that built it."""
 
     def __init__(self, index: Index, embedder: Embedder, *, candidates: int, dense_weight: float) -> None:
-        self._index, self._embedder = index, embedder
+        self.index, self._embedder = index, embedder
         self._candidates, self._dense_weight = candidates, dense_weight
 
     def query(self, text: str, trace: Trace) -> Query:
@@ -54,9 +54,9 @@ class Retriever:
         trace.add("embed_query", _since(started))
         started = time.perf_counter()
         words = terms(text)
-        known = self._index.term_numbers(words)
+        known = self.index.term_numbers(words)
         corrected = self._corrections(text, [word for word in words if word not in known])
-        known.update(self._index.term_numbers(corrected.values()))
+        known.update(self.index.term_numbers(corrected.values()))
         spelt = tuple(corrected.get(word, word) for word in words)
         query = Query(
             text=text,
@@ -81,10 +81,10 @@ class Retriever:
         """The ``k`` best chunks of ``allowed`` rows, best first; no match -> []."""
         depth = max(k, self._candidates)
         started = time.perf_counter()
-        lexical = self._index.bm25.search(query.numbers, depth, allowed=allowed) if retriever != "dense" else []
+        lexical = self.index.bm25.search(query.numbers, depth, allowed=allowed) if retriever != "dense" else []
         trace.add("lexical", _since(started), found=len(lexical))
         started = time.perf_counter()
-        dense = self._index.dense.search(query.vector, depth, allowed=allowed) if retriever != "bm25" else []
+        dense = self.index.dense.search(query.vector, depth, allowed=allowed) if retriever != "bm25" else []
         trace.add("dense", _since(started), found=len(dense))
         started = time.perf_counter()
         hits = self._fuse(query, lexical, dense, k, retriever)
@@ -99,14 +99,14 @@ class Retriever:
         rows = sorted(lexical_ranks.keys() | dense_ranks.keys())
         cosines = self._cosines(query, rows)
         if retriever == "hybrid":
-            bm25 = self._index.bm25.scores(query.numbers)[rows]
+            bm25 = self.index.bm25.scores(query.numbers)[rows]
             fused = weighted_sum(cosines, bm25, dense_weight=self._dense_weight)
             scores = dict(zip(rows, fused.tolist(), strict=True))
         else:
             scores = {scored.row: scored.score for scored in (lexical if retriever == "bm25" else dense)}
         scores = contenders(scores, k)
         kept = list(scores)
-        chunks = dict(zip(kept, self._index.chunks(kept), strict=True))
+        chunks = dict(zip(kept, self.index.chunks(kept), strict=True))
         cosine_of = dict(zip(rows, cosines.tolist(), strict=True))
         best = ranked(scores, ids={row: chunk.id for row, chunk in chunks.items()})[:k]
         return [
@@ -124,7 +124,8 @@ class Retriever:
     def _cosines(self, query: Query, rows: Sequence[int]) -> NDArray[np.float64]:
         """(len(rows),) computed row by row: in a matrix product a row's last bit depends on the rows beside it, and
         ties would not be ties."""
-        return np.einsum("ij,j->i", self._index.dense.vectors(rows), query.vector).astype(np.float64)
+        cosines: Vectors = np.einsum("ij,j->i", self.index.dense.vectors(rows), query.vector)
+        return cosines.astype(np.float64)
 
     def _corrections(self, text: str, unknown: Sequence[str]) -> dict[str, str]:
         """Misspelt words and the nearest known term; acronyms, numbers and short words are left as they are."""
@@ -138,15 +139,14 @@ class Retriever:
     def _spelt_alike(self, word: str) -> list[str]:
         """The known words that a slip may have turned into this one."""
         lengths = {"shortest": max(4, len(word) - 2), "longest": len(word) + 2}
-        return [term for term in self._index.terms_like(word[0], **lengths) if term.isalpha()]
+        return [term for term in self.index.terms_like(word[0], **lengths) if term.isalpha()]
 
     def term_weights(self, words: Sequence[str]) -> dict[str, float]:
         """Weight of each distinct term: its idf, and for a term that no note holds that of a term in one chunk."""
-        known = self._index.term_numbers(words)
-        rarest = float(np.log(self._index.n_chunks + 0.5) - np.log(1.5)) if self._index.n_chunks else 0.0
+        known = self.index.term_numbers(words)
+        rarest = float(np.log(self.index.n_chunks + 0.5) - np.log(1.5)) if self.index.n_chunks else 0.0
         return {
-            word: max(0.1, self._index.bm25.idf(known[word]) if word in known else rarest)
-            for word in sorted(set(words))
+            word: max(0.1, self.index.bm25.idf(known[word]) if word in known else rarest) for word in sorted(set(words))
         }
 
 

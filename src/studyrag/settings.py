@@ -14,8 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from studyrag.errors import SettingsError
 
@@ -24,10 +23,10 @@ _PREFIX = "STUDYRAG_"
 _NOT_SETTINGS = frozenset({"STUDYRAG_CACHE", "STUDYRAG_OFFLINE", "STUDYRAG_API_KEY"})
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """Every setting with its default. Paths are relative to the folder of studyrag.toml."""
 
-    model_config = SettingsConfigDict(env_prefix=_PREFIX, extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     notes: Path = Field(Path("."), description="Folder of markdown notes.")
     index: Path = Field(Path(".studyrag"), description="Folder of the index, made when missing.")
@@ -74,18 +73,6 @@ class Settings(BaseSettings):
     threads: int = Field(0, ge=0, description="Threads of the generator; 0: the physical cores that are free.")
     gpu_layers: int = Field(0, ge=-1, description="Layers of a GGUF model on the GPU; -1: all.")
     strict: bool = Field(False, description="Drop sentences that the notes do not support.")
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Only what ``load_settings`` merges: the order there is file, environment, flags."""
-        return (init_settings,)
 
 
 def find_file(start: Path) -> Path | None:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from studyrag.building import Changes
@@ -23,7 +24,8 @@ SETTLED_NS = 2_000_000_000
 """A folder that changed so shortly before it was listed may change again without another time: FAT counts in 2 s."""
 
 
-class _Seen(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _Seen:
     """What a walk saw when index and notes agreed: each path with its times, and a file's size before them."""
 
     index: Index
@@ -56,7 +58,7 @@ class Watch:
         if changes or walk.skipped or not settled:  # what was skipped has no times to ask for
             self._seen = None
         else:
-            files = [(os.path.join(self._folder, file.id), stamp(file)) for file in walk.found]
+            files = [(str(file.path), stamp(file)) for file in walk.found]
             self._seen = _Seen(index, at, list(walk.folders.items()), files)
         return changes or None
 
@@ -67,11 +69,11 @@ def _same(seen: _Seen, index: Index) -> bool:
         return False
     try:
         for path, times in seen.folders:
-            stat = os.stat(path)
+            stat = os.stat(path)  # noqa: PTH116 - a Path costs more than the call
             if (stat.st_mtime_ns, stat.st_ctime_ns) != times:
                 return False
         for path, stamp in seen.files:
-            stat = os.stat(path)
+            stat = os.stat(path)  # noqa: PTH116 - a Path costs more than the call
             if (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) != stamp:
                 return False
     except OSError:
