@@ -8,6 +8,7 @@ SQLite, .npy and FAISS only (no pickle); sizes are checked on every open, and ch
 from __future__ import annotations
 
 import errno
+import functools
 import hashlib
 import json
 import os
@@ -403,7 +404,13 @@ _CHUNK_COLUMNS = 'row, id, note_id, title, headings, start, "end", first_line, l
 
 def _chunk(values: Sequence[Any]) -> Chunk:
     i, note_id, title, headings, start, end, first, last, context, text = values
-    return Chunk(i, note_id, title, tuple(json.loads(headings)), start, end, first, last, context, text)
+    return Chunk(i, note_id, title, _headings(headings), start, end, first, last, context, text)
+
+
+@functools.lru_cache(maxsize=4096)
+def _headings(value: str) -> tuple[str, ...]:
+    """A column of headings; chunks of one section have the same."""
+    return tuple(json.loads(value))
 
 
 def _section(values: Sequence[Any]) -> SectionRow:

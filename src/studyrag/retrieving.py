@@ -94,20 +94,22 @@ class Retriever:
     def _fuse(
         self, query: Query, lexical: Sequence[Scored], dense: Sequence[Scored], k: int, retriever: str
     ) -> list[Hit]:
-        lexical_ranks = {scored.row: scored.rank for scored in lexical}
-        dense_ranks = {scored.row: scored.rank for scored in dense}
-        rows = sorted(lexical_ranks.keys() | dense_ranks.keys())
-        cosines = self._cosines(query, rows)
+        cosines = self._cosines(query, lexical, dense)
         if retriever == "hybrid":
-            bm25 = self.index.bm25.scores(query.numbers)[rows]
-            fused = weighted_sum(cosines, bm25, dense_weight=self._dense_weight)
+            rows = list(cosines)
+            fused = weighted_sum(
+                np.array(list(cosines.values())),
+                self.index.bm25.scores(query.numbers)[rows],
+                dense_weight=self._dense_weight,
+            )
             scores = dict(zip(rows, fused.tolist(), strict=True))
         else:
             scores = {scored.row: scored.score for scored in (lexical if retriever == "bm25" else dense)}
         scores = contenders(scores, k)
         kept = list(scores)
         chunks = dict(zip(kept, self.index.chunks(kept), strict=True))
-        cosine_of = dict(zip(rows, cosines.tolist(), strict=True))
+        lexical_ranks = {scored.row: scored.rank for scored in lexical if scored.row in scores}
+        dense_ranks = {scored.row: scored.rank for scored in dense if scored.row in scores}
         best = ranked(scores, ids={row: chunk.id for row, chunk in chunks.items()})[:k]
         return [
             Hit(
@@ -116,16 +118,22 @@ class Retriever:
                 score=score,
                 lexical_rank=lexical_ranks.get(row),
                 dense_rank=dense_ranks.get(row),
-                cosine=cosine_of[row],
+                cosine=cosines[row],
             )
             for rank, (row, score) in enumerate(best, start=1)
         ]
 
-    def _cosines(self, query: Query, rows: Sequence[int]) -> NDArray[np.float64]:
-        """(len(rows),) computed row by row: in a matrix product a row's last bit depends on the rows beside it, and
-        ties would not be ties."""
-        cosines: Vectors = np.einsum("ij,j->i", self.index.dense.vectors(rows), query.vector)
-        return cosines.astype(np.float64)
+    def _cosines(self, query: Query, lexical: Sequence[Scored], dense: Sequence[Scored]) -> dict[int, float]:
+        """Cosine of every candidate: the dense arm's own, and for rows that it did not propose, computed here.
+
+        Row by row: in a matrix product a row's last bit depends on the rows beside it, and ties would not be ties.
+        """
+        cosines = {scored.row: scored.score for scored in dense}
+        rows = [scored.row for scored in lexical if scored.row not in cosines]
+        if rows:
+            found = np.einsum("ij,j->i", self.index.dense.vectors(rows), query.vector)
+            cosines.update(zip(rows, found.tolist(), strict=True))
+        return cosines
 
     def _corrections(self, text: str, unknown: Sequence[str]) -> dict[str, str]:
         """Misspelt words and the nearest known term; acronyms, numbers and short words are left as they are."""
