@@ -160,12 +160,10 @@ class BM25:
         asked = tuple(query)
         if self._last is None or self._last[0] != asked:
             postings, n = self._postings, len(self._postings.lengths)
-            times = Counter(asked)
-            spans = [slice(int(postings.indptr[term]), int(postings.indptr[term + 1])) for term in times]
-            rows = np.concatenate([postings.rows[:0], *(postings.rows[span] for span in spans)])
-            impacts = [postings.impacts[span] * often for span, often in zip(spans, times.values(), strict=True)]
-            weights = np.concatenate([postings.impacts[:0], *impacts])
-            scores = np.asarray(np.bincount(rows, weights, n), dtype=np.float64)
+            spans = [slice(0, 0), *(slice(*postings.indptr[term : term + 2].tolist()) for term in asked)]
+            rows = np.concatenate([postings.rows[span] for span in spans])
+            impacts = np.concatenate([postings.impacts[span] for span in spans])
+            scores = np.asarray(np.bincount(rows, impacts, n), dtype=np.float64)
             scores.setflags(write=False)
             self._last = (asked, scores, rows)
         return self._last[1:]
@@ -189,12 +187,13 @@ class BM25:
 
 
 def best(scores: NDArray[np.float64], rows: NDArray[np.int64], k: int) -> list[Scored]:
-    """The ``k`` of ``rows`` with the highest scores, ties by row."""
+    """The ``k`` of ``rows``, ascending, with the highest scores, ties by row."""
+    values = scores[rows]
     if len(rows) > k:
-        kth = np.partition(scores[rows], len(rows) - k)[len(rows) - k]
-        rows = rows[scores[rows] >= kth]
-    order = rows[np.lexsort((rows, -scores[rows]))][:k]
+        kept = values >= np.partition(values, len(rows) - k)[len(rows) - k]
+        rows, values = rows[kept], values[kept]
+    order = np.argsort(-values, kind="stable")[:k]
     return [
         Scored(row, rank, score)
-        for rank, (row, score) in enumerate(zip(order.tolist(), scores[order].tolist(), strict=True), start=1)
+        for rank, (row, score) in enumerate(zip(rows[order].tolist(), values[order].tolist(), strict=True), start=1)
     ]

@@ -82,7 +82,8 @@ def _forms(word: str) -> list[str]:
 
 def _plain(text: str) -> str:
     """LaTeX, Greek, sub- and superscripts to letters, digits, ``_`` and ``^``; accents dropped; link targets gone."""
-    text = _LINK_TARGET.sub("] ", text)
+    if "](" in text:
+        text = _LINK_TARGET.sub("] ", text)
     if "\\" in text or "^" in text or "{" in text:
         text = _TRANSPOSE.sub("^T", text)
         text = _LATEX_FONT.sub(r"\1", _LATEX_FONT.sub(r"\1", text))
@@ -95,8 +96,9 @@ def _plain(text: str) -> str:
     if not text.isascii():
         text = unicodedata.normalize("NFKD", text)
         text = "".join(_symbol(text, at) for at in range(len(text)) if not unicodedata.combining(text[at]))
-    text = re.sub(r"(?<=\w)\^(?=\w)", "", text)
-    return _THOUSANDS.sub("", text)
+    if "^" in text:
+        text = re.sub(r"(?<=\w)\^(?=\w)", "", text)
+    return _THOUSANDS.sub("", text) if "," in text else text
 
 
 def _command(match: re.Match[str]) -> str:
