@@ -133,19 +133,24 @@ class Answering:
     ) -> Iterator[Event]:
         """The statements that answer, verbatim; a generator that can score has its say in which, and whether any do."""
         from studyrag.evidence import doubtful
+        from studyrag.prompting import which
+        from studyrag.questions import aspects
         from studyrag.quoting import choose, quoted
 
         scorer = generator if isinstance(generator, Scorer) and statements else None
         whole: Pointed | None = None
+        parts = aspects(self.question)
         if scorer is not None:
             able = scorer
             unsure = evidence is not None and doubtful(evidence)
             gain = {"gain": self._gain(scorer, prompt)} if unsure else {}
-            whole = self.trace.timed("point", lambda: _pointed(able, prompt, "", len(statements)))
+            asked = which(prompt, shared=unsure or len(parts) > 1)
+            whole = self.trace.timed("point", lambda: _pointed(able, asked, len(statements)))
             if evidence is not None and not self._judged(evidence, {"found_logit": whole[1], **gain}):
                 yield from self.abstained()
                 return
-        weighed, most = self.trace.timed("quote", lambda: self._ways(statements, scorer, prompt, whole))
+        parts = parts if len(parts) > 1 else ()
+        weighed, most = self.trace.timed("quote", lambda: self._ways(statements, parts, scorer, prompt, whole))
         chosen = choose(weighed, most=most)
         sentences, citations = quoted(chosen)
         self.trace.add("quote", 0.0, statements=len(statements), numbers=[one.number for one in chosen])
@@ -165,22 +170,20 @@ class Answering:
     def _ways(
         self,
         statements: Sequence[Statement],
+        parts: Sequence[str],
         scorer: Scorer | None,
         prompt: Sequence[Message],
         whole: Pointed | None,
     ) -> tuple[list[list[Weighed]], list[int]]:
         """The statements weighed for the question and for each of its aspects, and how many of each may be quoted."""
-        from studyrag.prompting import wants_more
-        from studyrag.questions import aspects
+        from studyrag.prompting import wants_more, which
         from studyrag.quoting import FEW, FEW_OF_EACH, FEW_OF_WHOLE, MANY, weigh
 
-        parts = aspects(self.question)
-        parts = parts if len(parts) > 1 else ()
         weighed: list[list[Weighed]] = []
         for part in ["", *parts]:
             opinion = whole
             if part and scorer is not None:
-                opinion = _pointed(scorer, prompt, part, len(statements))
+                opinion = _pointed(scorer, which(prompt, part, shared=True), len(statements))
             ones = weigh(
                 [self.question, part] if part else [self.question],
                 statements,
@@ -223,7 +226,7 @@ class Answering:
         """The generator's own words, each sentence with the lines that support it or marked as unsupported."""
         from studyrag.attributing import Attributor
         from studyrag.evidence import doubtful
-        from studyrag.prompting import covered
+        from studyrag.prompting import covered, once_more
         from studyrag.writing import attributed
 
         if isinstance(generator, Scorer) and doubtful(evidence):
@@ -233,6 +236,7 @@ class Answering:
             if not self._judged(evidence, {"yes_logit": yes - no, "gain": gain}):
                 yield from self.abstained()
                 return
+            prompt = once_more(prompt)
         attributor = Attributor(self.question, context.passages, embedder=self.embedder, term_weights=self.term_weights)
         sentences: list[Sentence] = []
         held: list[Piece | Attributed] = []
@@ -282,9 +286,10 @@ def approximate_tokens(text: str) -> int:
     return len(text) // 4
 
 
-def _pointed(scorer: Scorer, prompt: Sequence[Message], aspect: str, count: int) -> Pointed:
-    from studyrag.prompting import number_replies, which
+def _pointed(scorer: Scorer, asked: Sequence[Message], count: int) -> Pointed:
+    """What ``Pointed`` holds of ``count`` statements, after a prompt that asks for one of their numbers."""
+    from studyrag.prompting import number_replies
 
-    none, *numbers = scorer.log_probabilities(which(prompt, aspect), number_replies(count))
+    none, *numbers = scorer.log_probabilities(asked, number_replies(count))
     highest = max(numbers)
     return numbers, highest + math.log(sum(math.exp(number - highest) for number in numbers)) - none

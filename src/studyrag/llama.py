@@ -121,7 +121,8 @@ class LlamaCpp:
     def log_likelihood(self, messages: Sequence[Message], text: str) -> float:
         """ln P(text) as what follows the last message's content within that message, whose tail is not looked at.
 
-        The evaluated contents are kept for the next prompt. No text -> 0.
+        What was evaluated is kept for the next prompt: the contents, and a ``text`` that is its tail before an order.
+        No text -> 0.
 
         :raises GenerationFailed: as for ``stream``.
         """
@@ -143,7 +144,7 @@ class LlamaCpp:
                 run = tokens[start : min(start + MOST_OUTPUTS, len(tokens) - 1)]
                 ahead = [[token] for token in tokens[start + 1 : start + 1 + len(run)]]
                 found += [weights[0] for weights in native.weigh(run, at=length + start, following=ahead)]
-            self._rewind(native, blocks, ())
+                self._evaluated.append(run)
         return sum(found)
 
     def write_json(self, messages: Sequence[Message], schema: Mapping[str, object], *, max_tokens: int) -> str:
@@ -271,18 +272,23 @@ class LlamaCpp:
     def _blocks(self, messages: Sequence[Message], *, contents_only: bool = False) -> list[list[int]]:
         """The prompt's tokens in the batches in which they are evaluated; ``contents_only`` stops before the last tail.
 
-        Cut after every message, before its tail, so that the next prompt can keep those it shares; the cuts depend on
-        the prompt alone, so that the sums, and with them the reply, are the same whether a block was kept or not.
+        Cut after every message, before its tail and before its order, so that the next prompt can keep those it
+        shares; the cuts depend on the prompt alone, so that the sums, and with them the reply, are the same whether a
+        block was kept or not.
         """
         native, render = self._loaded()
         with self._lock:
-            tokens, cuts = _tokenise(native, _parts(render, messages, self._path), contents=messages)
-        edges = [0, *cuts] if contents_only else [0, *cuts, len(tokens)]
-        return [
+            tokens, cuts, before_order = _tokenise(native, _parts(render, messages, self._path), contents=messages)
+        blocks = [
             tokens[at : min(at + BATCH, end)]
-            for start, end in itertools.pairwise(edges)
+            for start, end in itertools.pairwise([0, *cuts])
             for at in range(start, end, BATCH)
         ]
+        if contents_only:
+            return blocks
+        middle = before_order or cuts[-1]
+        blocks += [tokens[at : min(at + MOST_OUTPUTS, middle)] for at in range(cuts[-1], middle, MOST_OUTPUTS)]
+        return blocks + [tokens[at : at + BATCH] for at in range(middle, len(tokens), BATCH)]
 
     # Reply
 
@@ -389,8 +395,10 @@ def _parts(render: Render, messages: Sequence[Message], path: Path) -> list[str]
     )
 
 
-def _tokenise(native: NativeModel, parts: Sequence[str], *, contents: Sequence[Message]) -> tuple[list[int], list[int]]:
-    """Tokens, and where the contents end, the last one before its tail.
+def _tokenise(
+    native: NativeModel, parts: Sequence[str], *, contents: Sequence[Message]
+) -> tuple[list[int], list[int], int | None]:
+    """Tokens, where the contents end, the last one before its tail, and where that tail may end for an order.
 
     Plain text of the template is tokenised together with the content beside it, as llama.cpp does it for a whole
     prompt: the only difference is that control tokens inside contents stay text.
@@ -398,15 +406,16 @@ def _tokenise(native: NativeModel, parts: Sequence[str], *, contents: Sequence[M
     tokens: list[int] = []
     cuts: list[int] = []
     plain = ""
+    last = contents[-1]
     for position, part in enumerate(parts):
         if position % 2:
-            plain += contents[int(part)].content
             if int(part) == len(contents) - 1:
+                plain += last.content
                 tokens += native.tokenize(plain, special=False)
                 cuts.append(len(tokens))
-                plain = contents[int(part)].tail
+                plain = last.tail + (last.order or "")
             else:
-                plain += contents[int(part)].tail
+                plain += contents[int(part)].text
             continue
         head, control, tail = _around_control(native, part)
         plain += head
@@ -417,10 +426,17 @@ def _tokenise(native: NativeModel, parts: Sequence[str], *, contents: Sequence[M
             tokens += native.tokenize(control, special=True)
             plain = tail
     tokens += native.tokenize(plain, special=False)
+    before_order = cuts[-1] + _shared(native, last.tail, tokens[cuts[-1] :]) if last.order is not None else None
     begin = native.bos_to_add()
     if begin is None or tokens[:1] == [begin]:
-        return tokens, cuts
-    return [begin, *tokens], [cut + 1 for cut in cuts]
+        return tokens, cuts, before_order
+    return [begin, *tokens], [cut + 1 for cut in cuts], before_order + 1 if before_order is not None else None
+
+
+def _shared(native: NativeModel, tail: str, tokens: Sequence[int]) -> int:
+    """How many of ``tokens`` are those of ``tail`` whatever follows it: its last may become one with what does."""
+    own = native.tokenize(tail, special=False)[:-1]
+    return next((at for at, (one, other) in enumerate(zip(own, tokens, strict=False)) if one != other), len(own))
 
 
 def _around_control(native: NativeModel, part: str) -> tuple[str, str, str]:

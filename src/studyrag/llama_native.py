@@ -21,7 +21,7 @@ from studyrag.errors import GenerationFailed, ModelDamaged
 
 BATCH = 256
 """Tokens evaluated at once: within noise of 512 (one run each), 40 MB less; Ctrl-C waits for one batch at most."""
-MOST_OUTPUTS = 16
+MOST_OUTPUTS = 64
 """Most tokens of one batch after which probabilities are wanted; each costs 0.6 MB with a vocabulary of 150,000."""
 _LOG_ERROR = 4
 
@@ -60,7 +60,7 @@ class NativeModel:
         params = self._lib.llama_context_default_params()
         params.n_ctx = context_tokens
         params.n_batch = params.n_ubatch = BATCH
-        params.n_outputs_max = MOST_OUTPUTS  # saves 180 MB of buffers that rows for a whole batch of 512 would take
+        params.n_outputs_max = MOST_OUTPUTS  # saves 110 MB of buffers that rows for a whole batch would take
         params.n_threads = params.n_threads_batch = threads
         # On the CPU flash attention is no faster at these lengths, and its sums depend on the number of threads.
         params.flash_attn_type = self._lib.LLAMA_FLASH_ATTN_TYPE_DISABLED

@@ -62,10 +62,14 @@ def numbered(question: str, statements: Sequence[Statement]) -> list[Message]:
     return [Message("system", system), Message("user", f"{notes}\n\nQuestion:", f" {question}")]
 
 
-def which(messages: Sequence[Message], aspect: str = "") -> list[Message]:
-    """``numbered`` messages, asking only for the number of the statement that answers, or answers an aspect."""
-    what = f'the part "{aspect}"' if aspect else "the question"
-    return _asking(messages, _WHICH.format(what=what))
+def which(messages: Sequence[Message], aspect: str = "", *, shared: bool = False) -> list[Message]:
+    """``numbered`` messages, asking only for the number of the statement that answers, or answers an aspect.
+
+    ``shared`` where more than one prompt has the question: then it is evaluated once for all.
+    """
+    what = _WHICH.format(what=f'the part "{aspect}"' if aspect else "the question")
+    last = messages[-1]
+    return [*messages[:-1], replace(last, order=what) if shared else replace(last, tail=last.tail + what)]
 
 
 def number_replies(count: int) -> list[str]:
@@ -74,8 +78,13 @@ def number_replies(count: int) -> list[str]:
 
 
 def covered(messages: Sequence[Message]) -> list[Message]:
-    """The same messages, asking only whether the notes in them answer: only the last words differ."""
-    return _asking(messages, _COVERAGE)
+    """The same messages, asking only whether the notes in them answer: only their order differs."""
+    return _ordered(messages, _COVERAGE)
+
+
+def once_more(messages: Sequence[Message]) -> list[Message]:
+    """The same messages, for a generator that has evaluated their question already."""
+    return _ordered(messages, "")
 
 
 def without_notes(messages: Sequence[Message]) -> list[Message]:
@@ -83,8 +92,8 @@ def without_notes(messages: Sequence[Message]) -> list[Message]:
     return [*messages[:-1], replace(messages[-1], content="Question:")]
 
 
-def _asking(messages: Sequence[Message], what: str) -> list[Message]:
-    return [*messages[:-1], replace(messages[-1], tail=messages[-1].tail + what)]
+def _ordered(messages: Sequence[Message], order: str) -> list[Message]:
+    return [*messages[:-1], replace(messages[-1], order=order)]
 
 
 def passage_text(passage: Passage) -> str:

@@ -159,18 +159,20 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a chat: ``content`` with ``tail`` directly behind it. ``role`` is system, user or assistant.
+    """One turn of a chat: ``content``, ``tail`` and ``order`` behind each other. ``role`` is system, user or assistant.
 
     Prompts that differ in the last tail only share all that was evaluated before it, where the generator keeps that.
+    An ``order``, if only "", has the tail kept too, at the price of one more batch: for several orders to one tail.
     """
 
     role: str
     content: str
     tail: str = ""
+    order: str | None = None
 
     @property
     def text(self) -> str:
-        return self.content + self.tail
+        return self.content + self.tail + (self.order or "")
 
 
 @dataclass(frozen=True, slots=True)
