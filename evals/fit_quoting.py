@@ -70,7 +70,7 @@ def fit(sources: Sequence[Path]) -> None:
         print(f"{len(answerable)} answerable, {len(reachable)} with evidence among the statements")
         for name, features in {"ALONE": OWN, "SCORED": (*OWN, "pointed")}.items():
             _fit_statements(name, features, reachable)
-    for names in (("found_logit",), ("found_logit", "gain"), ("yes_logit", "gain")):
+    for names in (("found_logit",), ("found_logit", "gain"), ("gain",)):
         usable = [record for record in records if all(name in record["coverage"] for name in names)]
         if usable:
             _fit_verdict(names, usable)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -96,7 +97,7 @@ def test_a_shared_system_message_is_evaluated_once(model: LlamaCpp, monkeypatch:
     monkeypatch.setattr(NativeModel, "decode", counted)
     next(model.stream(LONG, max_tokens=1))
     blocks = model._blocks(LONG)
-    assert len(blocks) > 2 and max(map(len, blocks)) <= BATCH
+    assert len(blocks) > 1 and max(map(len, blocks)) <= BATCH
     assert evaluated == [len(block) for block in blocks[1:]]
 
 
@@ -357,33 +358,61 @@ def test_the_reply_is_the_same_after_replies_were_weighed(model: LlamaCpp) -> No
     assert again == model.log_probabilities(ASKED, ["Yes", "No"])
 
 
-def test_the_likelihood_of_a_text_is_that_of_its_tokens_behind_the_contents(
-    model: LlamaCpp, native: NativeModel
+@pytest.mark.parametrize("notes", ["Tea is hot.", "Tea is hot. " * 120])
+@pytest.mark.parametrize("times", [1, 4])
+def test_the_likelihood_of_a_tail_is_that_of_its_tokens_one_by_one(
+    model: LlamaCpp, native: NativeModel, notes: str, times: int
 ) -> None:
-    text = " Is tea hot, or is it cold, when it comes to the table of those who have ordered it with milk and sugar?"
-    asked = [Message("system", "Answer."), Message("user", "Tea is hot.\n\nQuestion:", text)]
-    found = model.log_likelihood(asked, text)
+    text = " Is tea hot, or is it cold, when it comes to the table of those who have ordered it with milk?" * times
+    asked = [Message("system", "Answer."), Message("user", f"{notes}\n\nQuestion:", text)]
+    found = model.log_likelihood(asked)
     tokens = native.tokenize(text, special=False)
-    before = [token for block in model._blocks(asked, contents_only=True) for token in block]
     whole = flat(model, asked)
-    assert whole[: len(before) + len(tokens)] == before + tokens
-    model._evaluated = []
+    start = next(at for at in range(len(whole)) if whole[at : at + len(tokens)] == tokens)
     total = 0.0
-    for at, token in enumerate(tokens):
-        native.keep(0)
-        native.decode([*before, *tokens[:at]])
+    model._evaluated = []
+    native.keep(0)
+    for at in range(0, start, BATCH):
+        native.decode(whole[at : min(at + BATCH, start)])
+    for token in tokens:
         total += native.weigh_next([token])[0]
+        native.decode([token])
     native.keep(0)
     assert found == pytest.approx(total, rel=0.03)
-    assert model.log_likelihood(asked, "") == 0.0
 
 
-def test_a_likely_text_is_likelier_than_an_unlikely_one_and_the_prompt_is_kept(model: LlamaCpp) -> None:
-    asked = [Message("user", "One, two, three, four,", " five, six")]
-    likely = model.log_likelihood(asked, " five, six")
-    assert model.log_likelihood(asked, " zebra, six") < likely < 0
-    assert model.log_likelihood(asked, " five, six") == likely
-    assert model._evaluated == model._blocks(asked, contents_only=True)
+def test_no_tail_is_certain(model: LlamaCpp) -> None:
+    assert model.log_likelihood([Message("user", "Tea is hot.")]) == 0.0
+
+
+def test_a_likely_tail_is_likelier_than_an_unlikely_one(model: LlamaCpp) -> None:
+    likely = model.log_likelihood([Message("user", "One, two, three, four,", " five, six")])
+    assert model.log_likelihood([Message("user", "One, two, three, four,", " zebra, six")]) < likely < 0
+    assert model.log_likelihood([Message("user", "One, two, three, four,", " five, six")]) == likely
+
+
+@pytest.mark.parametrize("question", [" Is tea hot?", " Is tea hot, or is it not?" * 12])
+def test_a_tail_that_was_weighed_is_kept_for_every_order(
+    model: LlamaCpp, monkeypatch: pytest.MonkeyPatch, question: str
+) -> None:
+    asked = [Message("system", "Answer."), Message("user", "Tea is hot. " * 100 + "\n\nQuestion:", question, "")]
+    fresh = model.log_probabilities([asked[0], replace(asked[1], order="\n\nSay yes or no.")], ["Yes", "No"])
+    list(model.stream(CATS, max_tokens=1))
+    model.log_likelihood(asked)
+    evaluated: list[int] = []
+    decode = NativeModel.decode
+
+    def counted(self: NativeModel, tokens: list[int]) -> None:
+        evaluated.append(len(tokens))
+        decode(self, tokens)
+
+    monkeypatch.setattr(NativeModel, "decode", counted)
+    kept = model.log_probabilities([asked[0], replace(asked[1], order="\n\nSay yes or no.")], ["Yes", "No"])
+    assert kept == fresh
+    assert sum(evaluated) < 30
+    evaluated.clear()
+    list(model.stream(asked, max_tokens=1))
+    assert sum(evaluated) < 30
 
 
 def test_what_greedy_decoding_writes_is_the_most_probable_beginning(model: LlamaCpp) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,7 +10,8 @@ from studyrag.generating import passages_in
 from studyrag.prompting import (
     LONG,
     SHORT,
-    covered,
+    alone,
+    kept,
     messages,
     number_replies,
     numbered,
@@ -25,7 +24,6 @@ from studyrag.records import Message
 from studyrag.statements import statements
 from tests.makers import passage
 
-Ask = Callable[[Sequence[Message]], list[Message]]
 TWO = [
     passage("Green tea is hot.", 1, note_id="tea.md", headings=("Tea", "Green")),
     passage("\nA chain needs oil.\n", 2, note_id="b/bikes.md", headings=()),
@@ -91,13 +89,19 @@ def test_other_questions_are_answered_shortly(question: str) -> None:
     assert SHORT in messages(question, [])[0].content
 
 
-@pytest.mark.parametrize("ask", [covered, which])
-def test_questions_about_the_notes_share_all_but_their_last_words_with_the_prompt(ask: Ask) -> None:
+def test_asking_for_a_number_shares_all_but_its_order_with_the_prompt() -> None:
     prompt = messages("How hot?", TWO)
-    asked = ask(prompt)
+    asked = which(prompt, shared=True)
     assert asked[0] == prompt[0]
-    assert asked[1].content == prompt[1].content
-    assert asked[1].tail.startswith(" How hot?\n\n") and prompt[1].tail == " How hot?"
+    assert (asked[1].content, asked[1].tail) == (prompt[1].content, " How hot?") == (prompt[1].content, prompt[1].tail)
+    assert asked[1].order is not None and asked[1].order.startswith("\n\nWhich")
+    assert kept(prompt)[1].order == ""
+
+
+def test_prompts_that_share_nothing_say_the_same_in_one_piece() -> None:
+    prompt = messages("How hot?", TWO)
+    assert alone(prompt) == [prompt[0], Message("user", prompt[1].text)]
+    assert which(prompt) == [prompt[0], Message("user", which(prompt, shared=True)[1].text)]
 
 
 def test_statements_are_numbered_through_all_passages_under_their_places() -> None:

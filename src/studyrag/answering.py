@@ -202,13 +202,12 @@ class Answering:
 
     def _gain(self, scorer: Scorer, prompt: Sequence[Message]) -> float:
         """How much more probable (nats) the passages make the question."""
-        from studyrag.prompting import without_notes
+        from studyrag.prompting import kept, without_notes
 
-        words = prompt[-1].tail
-        alone, after = self.trace.timed(
-            "gain", lambda: [scorer.log_likelihood(one, words) for one in (without_notes(prompt), prompt)]
+        before, after = self.trace.timed(
+            "gain", lambda: [scorer.log_likelihood(one) for one in (without_notes(prompt), kept(prompt))]
         )
-        return after - alone
+        return after - before
 
     def _judged(self, evidence: Evidence, verdict: Mapping[str, float]) -> bool:
         """Whether to answer, now that the generator has read the passages."""
@@ -226,22 +225,21 @@ class Answering:
         """The generator's own words, each sentence with the lines that support it or marked as unsupported."""
         from studyrag.attributing import Attributor
         from studyrag.evidence import doubtful
-        from studyrag.prompting import covered, once_more
+        from studyrag.prompting import alone, kept
         from studyrag.writing import attributed
 
         if isinstance(generator, Scorer) and doubtful(evidence):
-            scorer = generator
-            gain = self._gain(scorer, prompt)
-            yes, no = self.trace.timed("grade", lambda: scorer.log_probabilities(covered(prompt), ["Yes", "No"]))
-            if not self._judged(evidence, {"yes_logit": yes - no, "gain": gain}):
+            if not self._judged(evidence, {"gain": self._gain(generator, prompt)}):
                 yield from self.abstained()
                 return
-            prompt = once_more(prompt)
+            asked = kept(prompt)
+        else:
+            asked = alone(prompt)
         attributor = Attributor(self.question, context.passages, embedder=self.embedder, term_weights=self.term_weights)
         sentences: list[Sentence] = []
         held: list[Piece | Attributed] = []
         grounded = False
-        stream = generator.stream(prompt, max_tokens=self.settings.answer_tokens)
+        stream = generator.stream(asked, max_tokens=self.settings.answer_tokens)
         for event in attributed(stream, attributor.sentence, self.trace, strict=self.settings.strict):
             held.append(event)
             if isinstance(event, Attributed):

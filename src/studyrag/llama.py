@@ -118,33 +118,38 @@ class LlamaCpp:
             self._rewind(native, blocks, ())
         return [sum(found[tuple(reply[:end])] for end in range(1, len(reply) + 1)) for reply in tokens]
 
-    def log_likelihood(self, messages: Sequence[Message], text: str) -> float:
-        """ln P(text) as what follows the last message's content within that message, whose tail is not looked at.
+    def log_likelihood(self, messages: Sequence[Message]) -> float:
+        """ln P(the last message's tail | all before it). No tail -> 0.
 
-        What was evaluated is kept for the next prompt: the contents, and a ``text`` that is its tail before an order.
-        No text -> 0.
+        What was evaluated is kept for prompts that have the tail before an order.
 
         :raises GenerationFailed: as for ``stream``.
         """
-        blocks = self._blocks(messages, contents_only=True)
-        native, _ = self._loaded()
-        tokens = native.tokenize(text, special=False)
-        if not tokens:
+        native, render = self._loaded()
+        own = native.tokenize(messages[-1].tail, special=False)
+        if not own:
             return 0.0
+        with self._lock:
+            ids, cuts, end, _ = _tokenise(native, _parts(render, messages, self._path), contents=messages)
+            blocks = _cut([*ids[:end], *own[:-1]], cuts, end, end + len(own) - 1)
         length = sum(map(len, blocks))
-        require_room(self._name, prompt_tokens=length, max_tokens=len(tokens), context_tokens=self.context_tokens)
+        require_room(self._name, prompt_tokens=length, max_tokens=1, context_tokens=self.context_tokens)
         with self._lock:
             self._turn += 1
             turn = self._turn
             self._recount_cores(native)
-            self._evaluate(native, blocks)
-            found = native.weigh_next(tokens[:1])
-            for start in range(0, len(tokens) - 1, MOST_OUTPUTS):
+            at = self._keep_shared(native, blocks, most=next(_ends_at_least(blocks, end)))
+            found: list[float] = []
+            for block in blocks[len(self._evaluated) :]:
                 self._still_mine(turn)
-                run = tokens[start : min(start + MOST_OUTPUTS, len(tokens) - 1)]
-                ahead = [[token] for token in tokens[start + 1 : start + 1 + len(run)]]
-                found += [weights[0] for weights in native.weigh(run, at=length + start, following=ahead)]
-                self._evaluated.append(run)
+                wanted = [own[max(0, place - end + 1) :][:1] if place >= end - 1 else []
+                          for place in range(at, at + len(block))]  # fmt: skip
+                if any(wanted):
+                    found += [weight for weights in native.weigh(block, at=at, following=wanted) for weight in weights]
+                else:
+                    native.decode(block)
+                self._evaluated.append(block)
+                at += len(block)
         return sum(found)
 
     def write_json(self, messages: Sequence[Message], schema: Mapping[str, object], *, max_tokens: int) -> str:
@@ -269,26 +274,16 @@ class LlamaCpp:
 
     # Prompt
 
-    def _blocks(self, messages: Sequence[Message], *, contents_only: bool = False) -> list[list[int]]:
-        """The prompt's tokens in the batches in which they are evaluated; ``contents_only`` stops before the last tail.
+    def _blocks(self, messages: Sequence[Message]) -> list[list[int]]:
+        """The prompt's tokens in the batches in which they are evaluated.
 
-        Cut after every message, before its tail and before its order, so that the next prompt can keep those it
-        shares; the cuts depend on the prompt alone, so that the sums, and with them the reply, are the same whether a
-        block was kept or not.
+        Cut after every message, and before the last one's tail, or its order if it has one, so that the next prompt can
+        keep those it shares; the cuts depend on the prompt alone, so that the sums, and with them the reply, are the
+        same whether a block was kept or not. No cut for its own sake: a batch of a few tokens costs as much as 25 more.
         """
         native, render = self._loaded()
         with self._lock:
-            tokens, cuts, before_order = _tokenise(native, _parts(render, messages, self._path), contents=messages)
-        blocks = [
-            tokens[at : min(at + BATCH, end)]
-            for start, end in itertools.pairwise([0, *cuts])
-            for at in range(start, end, BATCH)
-        ]
-        if contents_only:
-            return blocks
-        middle = before_order or cuts[-1]
-        blocks += [tokens[at : min(at + MOST_OUTPUTS, middle)] for at in range(cuts[-1], middle, MOST_OUTPUTS)]
-        return blocks + [tokens[at : at + BATCH] for at in range(middle, len(tokens), BATCH)]
+            return _cut(*_tokenise(native, _parts(render, messages, self._path), contents=messages))
 
     # Reply
 
@@ -333,15 +328,46 @@ class LlamaCpp:
 
     def _evaluate(self, native: NativeModel, blocks: list[list[int]]) -> None:
         """Evaluate the prompt, less the leading blocks that the last prompt had too; the last block always."""
-        same = 0
-        while same < min(len(blocks) - 1, len(self._evaluated)) and blocks[same] == self._evaluated[same]:
-            same += 1
-        self._evaluated = self._evaluated[:same]
-        if native.keep(sum(map(len, self._evaluated))) == 0:
-            self._evaluated = []
+        self._keep_shared(native, blocks, most=len(blocks) - 1)
         for block in blocks[len(self._evaluated) :]:
             native.decode(block)
             self._evaluated.append(block)
+
+    def _keep_shared(self, native: NativeModel, blocks: list[list[int]], *, most: int) -> int:
+        """Forget all but the leading blocks that were evaluated before, ``most`` at most; how many tokens they hold."""
+        same = 0
+        while same < min(most, len(self._evaluated)) and blocks[same] == self._evaluated[same]:
+            same += 1
+        self._evaluated = self._evaluated[:same]
+        kept = native.keep(sum(map(len, self._evaluated)))
+        if kept == 0:
+            self._evaluated = []
+        return kept
+
+
+def _ends_at_least(blocks: Sequence[Sequence[int]], place: int) -> Iterator[int]:
+    """Indices of the blocks that hold the token before ``place``, or one behind it."""
+    ends = itertools.accumulate(map(len, blocks))
+    return (index for index, end in enumerate(ends) if end >= place)
+
+
+def _cut(tokens: list[int], cuts: Sequence[int], content_end: int, tail_end: int | None) -> list[list[int]]:
+    """``tokens`` in batches; ``cuts`` are the ends of earlier messages, the others where the last one's parts end.
+
+    A tail that is to be kept goes with its content, if its tokens can all be weighed in one batch.
+    """
+    edges = {0, *cuts, len(tokens)}
+    if tail_end is None:
+        edges.add(content_end)
+    else:
+        edges.add(tail_end)
+        if tail_end - content_end > MOST_OUTPUTS:
+            edges.update(range(content_end, tail_end, MOST_OUTPUTS))
+    return [
+        tokens[at : min(at + BATCH, end)]
+        for start, end in itertools.pairwise(sorted(edges))
+        for at in range(start, end, BATCH)
+    ]
 
 
 def _whole(stream: Generator[str, None, bool]) -> tuple[str, bool]:
@@ -397,25 +423,26 @@ def _parts(render: Render, messages: Sequence[Message], path: Path) -> list[str]
 
 def _tokenise(
     native: NativeModel, parts: Sequence[str], *, contents: Sequence[Message]
-) -> tuple[list[int], list[int], int | None]:
-    """Tokens, where the contents end, the last one before its tail, and where that tail may end for an order.
+) -> tuple[list[int], list[int], int, int | None]:
+    """Tokens, where the messages before the last end, where the last one's content ends, and its tail before an order.
 
     Plain text of the template is tokenised together with the content beside it, as llama.cpp does it for a whole
     prompt: the only difference is that control tokens inside contents stay text.
     """
     tokens: list[int] = []
     cuts: list[int] = []
-    plain = ""
+    content_end = 0
     last = contents[-1]
+    plain = ""
     for position, part in enumerate(parts):
         if position % 2:
-            if int(part) == len(contents) - 1:
-                plain += last.content
-                tokens += native.tokenize(plain, special=False)
-                cuts.append(len(tokens))
-                plain = last.tail + (last.order or "")
+            one = contents[int(part)]
+            if one is last and one.text != one.content:
+                tokens += native.tokenize(plain + one.content, special=False)
+                content_end = len(tokens)
+                plain = one.text[len(one.content) :]
             else:
-                plain += contents[int(part)].text
+                plain += one.text
             continue
         head, control, tail = _around_control(native, part)
         plain += head
@@ -426,11 +453,12 @@ def _tokenise(
             tokens += native.tokenize(control, special=True)
             plain = tail
     tokens += native.tokenize(plain, special=False)
-    before_order = cuts[-1] + _shared(native, last.tail, tokens[cuts[-1] :]) if last.order is not None else None
+    content_end = content_end or len(tokens)
+    tail_end = None if last.order is None else content_end + _shared(native, last.tail, tokens[content_end:])
     begin = native.bos_to_add()
     if begin is None or tokens[:1] == [begin]:
-        return tokens, cuts, before_order
-    return [begin, *tokens], [cut + 1 for cut in cuts], before_order + 1 if before_order is not None else None
+        return tokens, cuts, content_end, tail_end
+    return [begin, *tokens], [cut + 1 for cut in cuts], content_end + 1, None if tail_end is None else tail_end + 1
 
 
 def _shared(native: NativeModel, tail: str, tokens: Sequence[int]) -> int:

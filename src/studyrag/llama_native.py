@@ -40,7 +40,7 @@ class NativeModel:
         self._vocab: Any = self._lib.llama_model_get_vocab(self._model)
         self._context: Any = self._open(path, context_tokens, threads)
         self._memory: Any = self._lib.llama_get_memory(self._context)
-        self._batch: Any = self._lib.llama_batch_init(MOST_OUTPUTS, 0, 1)
+        self._batch: Any = self._lib.llama_batch_init(BATCH, 0, 1)
 
     def _load(self, path: Path, gpu_layers: int, repack: bool) -> Any:
         params = self._lib.llama_model_default_params()
@@ -177,13 +177,14 @@ class NativeModel:
         return int(rows["id"][allowed[0]]) if len(allowed) else None
 
     def weigh(self, tokens: Sequence[int], *, at: int, following: Sequence[Sequence[int]]) -> list[list[float]]:
-        """Evaluate ``tokens`` (at most ``MOST_OUTPUTS``) at position ``at`` and weigh what may follow each of them.
+        """Evaluate ``tokens`` (at most ``BATCH``) at position ``at`` and weigh what may follow each of them.
 
-        :returns: for each token, ln P of each of its ``following`` tokens as the next one.
+        :returns: for each token, ln P of each of its ``following`` as the next one; at most ``MOST_OUTPUTS`` have any.
         """
         self._batch.n_tokens = len(tokens)
         for index, token in enumerate(tokens):
-            self._batch.token[index], self._batch.pos[index], self._batch.logits[index] = token, at + index, 1
+            self._batch.token[index], self._batch.pos[index] = token, at + index
+            self._batch.logits[index] = bool(following[index])
             self._batch.n_seq_id[index], self._batch.seq_id[index][0] = 1, 0
         self._check(self._lib.llama_decode(self._context, self._batch))
         return [self._weights(index, wanted) for index, wanted in enumerate(following)]

@@ -26,7 +26,6 @@ _SYSTEM = (
     "ignore it."
 )
 _WHICH = "\n\nWhich numbered sentence answers {what}? Reply with its number only, or 0 if none of them answers it."
-_COVERAGE = "\n\nFirst say only whether the notes above answer this question: Yes or No."
 _ASKS_FOR_MORE = re.compile(
     r"\b(in detail|detailed|thorough(ly)?|at length|step[- ]by[- ]step|long answer|full (derivation|proof|list)"
     r"|everything|comprehensive(ly)?|in depth|elaborate|list all|all the|derive|proof of|prove that|walk me through"
@@ -69,7 +68,8 @@ def which(messages: Sequence[Message], aspect: str = "", *, shared: bool = False
     """
     what = _WHICH.format(what=f'the part "{aspect}"' if aspect else "the question")
     last = messages[-1]
-    return [*messages[:-1], replace(last, order=what) if shared else replace(last, tail=last.tail + what)]
+    asked = [*messages[:-1], replace(last, order=what)]
+    return asked if shared else alone(asked)
 
 
 def number_replies(count: int) -> list[str]:
@@ -77,19 +77,20 @@ def number_replies(count: int) -> list[str]:
     return ["(0", *(f"({number}" + (")" if number * 10 <= count else "") for number in range(1, count + 1))]
 
 
-def covered(messages: Sequence[Message]) -> list[Message]:
-    """The same messages, asking only whether the notes in them answer: only their order differs."""
-    return _ordered(messages, _COVERAGE)
-
-
-def once_more(messages: Sequence[Message]) -> list[Message]:
-    """The same messages, for a generator that has evaluated their question already."""
+def kept(messages: Sequence[Message]) -> list[Message]:
+    """The same messages, the question evaluated as a part of its own that other prompts with it can keep."""
     return _ordered(messages, "")
+
+
+def alone(messages: Sequence[Message]) -> list[Message]:
+    """The same messages, evaluated in as few parts as may be: no other prompt will have the same passages."""
+    last = messages[-1]
+    return [*messages[:-1], replace(last, content=last.text, tail="", order=None)]
 
 
 def without_notes(messages: Sequence[Message]) -> list[Message]:
     """The same question, asked with no notes before it."""
-    return [*messages[:-1], replace(messages[-1], content="Question:")]
+    return [*messages[:-1], replace(messages[-1], content="Question:", order="")]
 
 
 def _ordered(messages: Sequence[Message], order: str) -> list[Message]:

@@ -61,8 +61,8 @@ class Scorer(Protocol):
         """
         ...
 
-    def log_likelihood(self, messages: Sequence[Message], text: str) -> float:
-        """ln P(text) as what follows the last message's content within that message, whose tail is not looked at.
+    def log_likelihood(self, messages: Sequence[Message]) -> float:
+        """ln P(the last message's tail | all before it); its order is not looked at. No tail -> 0.
 
         :raises GenerationFailed: as for ``Generator.stream``.
         """

@@ -162,7 +162,7 @@ class Message:
     """One turn of a chat: ``content``, ``tail`` and ``order`` behind each other. ``role`` is system, user or assistant.
 
     Prompts that differ in the last tail only share all that was evaluated before it, where the generator keeps that.
-    An ``order``, if only "", has the tail kept too, at the price of one more batch: for several orders to one tail.
+    With an ``order``, if only "", the tail is kept as well as the content: for several orders to one tail.
     """
 
     role: str
