@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 NEAREST = 3
 _LEAST_ROOM = 64
 PromptOf = Callable[[Sequence[Passage]], list[Message]]
+WRITTEN_DOUBT = 0.5
+"""What is written is checked against the notes afterwards, so it is begun on half the probability."""
 Pointed = tuple[list[float], float]
 """ln P of pointing to each statement, and the logit of pointing to any of them against none."""
 
@@ -146,7 +148,8 @@ class Answering:
             gain = {"gain": self._gain(scorer, prompt)} if unsure else {}
             asked = which(prompt, shared=unsure or len(parts) > 1)
             whole = self.trace.timed("point", lambda: _pointed(able, asked, len(statements)))
-            if evidence is not None and not self._judged(evidence, {"found_logit": whole[1], **gain}):
+            verdict, threshold = {"found_logit": whole[1], **gain}, self.settings.min_coverage
+            if evidence is not None and not self._judged(evidence, verdict, threshold=threshold):
                 yield from self.abstained()
                 return
         parts = parts if len(parts) > 1 else ()
@@ -209,11 +212,11 @@ class Answering:
         )
         return after - before
 
-    def _judged(self, evidence: Evidence, verdict: Mapping[str, float]) -> bool:
+    def _judged(self, evidence: Evidence, verdict: Mapping[str, float], *, threshold: float) -> bool:
         """Whether to answer, now that the generator has read the passages."""
         from studyrag.evidence import with_verdict
 
-        found = with_verdict(evidence, verdict, threshold=self.settings.min_coverage)
+        found = with_verdict(evidence, verdict, threshold=threshold)
         self.trace.add("coverage", 0.0, probability=found.probability, **found.features)
         return found.covered
 
@@ -229,7 +232,8 @@ class Answering:
         from studyrag.writing import attributed
 
         if isinstance(generator, Scorer) and doubtful(evidence):
-            if not self._judged(evidence, {"gain": self._gain(generator, prompt)}):
+            threshold = WRITTEN_DOUBT * self.settings.min_coverage
+            if not self._judged(evidence, {"gain": self._gain(generator, prompt)}, threshold=threshold):
                 yield from self.abstained()
                 return
             asked = kept(prompt)
