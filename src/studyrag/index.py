@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 FORMAT = 2
 CHECKED_BYTES = 64 * 2**20
+KEPT_CHUNKS = 1024
+"""Chunks that are kept in memory once read: some 2 MB."""
 LOOKUPS = 16
 """So many lookups of terms, some three questions, take as long as reading all terms of the shipped notes."""
 REBUILD = "studyrag index --full"
@@ -271,6 +273,7 @@ class Index:
         self._stamps: dict[str, tuple[int, int, int]] | None = None
         self._numbers: dict[str, int] | None = None
         self._lookups = 0
+        self._chunks: dict[int, Chunk] = {}
 
     def close(self) -> None:
         self._database.close()
@@ -311,14 +314,18 @@ class Index:
             raise IndexDamaged(f"{self._generation}: the notes table cannot be read ({err})", fix=REBUILD) from err
 
     def chunks(self, rows: Sequence[int]) -> list[Chunk]:
-        """Chunks of those rows, in that order."""
-        found = {}
-        for at in range(0, len(rows), 500):
-            part = [int(row) for row in rows[at : at + 500]]
+        """Chunks of those rows, in that order. Those read last are kept: the questions of a session are alike."""
+        wanted = [int(row) for row in rows]
+        known = self._chunks
+        missing = [row for row in wanted if row not in known]
+        if missing and len(known) + len(missing) > KEPT_CHUNKS:
+            known = self._chunks = {row: known[row] for row in wanted if row in known}
+        for at in range(0, len(missing), 500):
+            part = missing[at : at + 500]
             marks = ",".join("?" * len(part))
             for row, *values in self._rows(f"SELECT {_CHUNK_COLUMNS} FROM chunks WHERE row IN ({marks})", part):
-                found[row] = _chunk(values)
-        return [found[int(row)] for row in rows]
+                known[row] = _chunk(values)
+        return [known[row] for row in wanted]
 
     def all_chunks(self) -> Iterator[tuple[Chunk, bytes]]:
         """(chunk, digest of what was embedded) in row order."""
