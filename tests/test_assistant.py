@@ -71,9 +71,9 @@ class Scoring(Scripted):
         at = next((line.split()[0] for line in lines if line.startswith("(") and self.favourite in line), "(1)")
         return [-self.logit if reply == "(0" else 0.0 if at.startswith(reply) else -9.0 for reply in replies]
 
-    def log_likelihood(self, messages: Sequence[Message]) -> float:
+    def weigh_tail(self, messages: Sequence[Message]) -> list[tuple[str, float]]:
         self.likelihoods.append((messages[-1].content, messages[-1].tail))
-        return 0.0
+        return []
 
 
 Make = Callable[..., Assistant]

@@ -365,7 +365,7 @@ def test_the_likelihood_of_a_tail_is_that_of_its_tokens_one_by_one(
 ) -> None:
     text = " Is tea hot, or is it cold, when it comes to the table of those who have ordered it with milk?" * times
     asked = [Message("system", "Answer."), Message("user", f"{notes}\n\nQuestion:", text)]
-    found = model.log_likelihood(asked)
+    found = model.weigh_tail(asked)
     tokens = native.tokenize(text, special=False)
     whole = flat(model, asked)
     start = next(at for at in range(len(whole)) if whole[at : at + len(tokens)] == tokens)
@@ -378,17 +378,19 @@ def test_the_likelihood_of_a_tail_is_that_of_its_tokens_one_by_one(
         total += native.weigh_next([token])[0]
         native.decode([token])
     native.keep(0)
-    assert found == pytest.approx(total, rel=0.03)
+    assert "".join(token for token, _ in found) == text
+    assert sum(weight for _, weight in found) == pytest.approx(total, rel=0.03)
 
 
-def test_no_tail_is_certain(model: LlamaCpp) -> None:
-    assert model.log_likelihood([Message("user", "Tea is hot.")]) == 0.0
+def test_no_tail_has_no_tokens(model: LlamaCpp) -> None:
+    assert model.weigh_tail([Message("user", "Tea is hot.")]) == []
 
 
 def test_a_likely_tail_is_likelier_than_an_unlikely_one(model: LlamaCpp) -> None:
-    likely = model.log_likelihood([Message("user", "One, two, three, four,", " five, six")])
-    assert model.log_likelihood([Message("user", "One, two, three, four,", " zebra, six")]) < likely < 0
-    assert model.log_likelihood([Message("user", "One, two, three, four,", " five, six")]) == likely
+    likely = model.weigh_tail([Message("user", "One, two, three, four,", " five, six")])
+    unlikely = model.weigh_tail([Message("user", "One, two, three, four,", " zebra, six")])
+    assert sum(weight for _, weight in unlikely) < sum(weight for _, weight in likely) < 0
+    assert model.weigh_tail([Message("user", "One, two, three, four,", " five, six")]) == likely
 
 
 @pytest.mark.parametrize("question", [" Is tea hot?", " Is tea hot, or is it not?" * 12])
@@ -398,7 +400,7 @@ def test_a_tail_that_was_weighed_is_kept_for_every_order(
     asked = [Message("system", "Answer."), Message("user", "Tea is hot. " * 100 + "\n\nQuestion:", question, "")]
     fresh = model.log_probabilities([asked[0], replace(asked[1], order="\n\nSay yes or no.")], ["Yes", "No"])
     list(model.stream(CATS, max_tokens=1))
-    model.log_likelihood(asked)
+    model.weigh_tail(asked)
     evaluated: list[int] = []
     decode = NativeModel.decode
 

@@ -208,9 +208,9 @@ class Answering:
         from studyrag.prompting import kept, without_notes
 
         before, after = self.trace.timed(
-            "gain", lambda: [scorer.log_likelihood(one) for one in (without_notes(prompt), kept(prompt))]
+            "gain", lambda: [scorer.weigh_tail(one) for one in (without_notes(prompt), kept(prompt))]
         )
-        return after - before
+        return sum(weight for _, weight in after) - sum(weight for _, weight in before)
 
     def _judged(self, evidence: Evidence, verdict: Mapping[str, float], *, threshold: float) -> bool:
         """Whether to answer, now that the generator has read the passages."""

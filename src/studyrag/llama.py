@@ -118,8 +118,8 @@ class LlamaCpp:
             self._rewind(native, blocks, ())
         return [sum(found[tuple(reply[:end])] for end in range(1, len(reply) + 1)) for reply in tokens]
 
-    def log_likelihood(self, messages: Sequence[Message]) -> float:
-        """ln P(the last message's tail | all before it). No tail -> 0.
+    def weigh_tail(self, messages: Sequence[Message]) -> list[tuple[str, float]]:
+        """Each token of the last message's tail with ln P(token | all before it). No tail -> [].
 
         What was evaluated is kept for prompts that have the tail before an order.
 
@@ -128,7 +128,7 @@ class LlamaCpp:
         native, render = self._loaded()
         own = native.tokenize(messages[-1].tail, special=False)
         if not own:
-            return 0.0
+            return []
         with self._lock:
             ids, cuts, end, _ = _tokenise(native, _parts(render, messages, self._path), contents=messages)
             blocks = _cut([*ids[:end], *own[:-1]], cuts, end, end + len(own) - 1)
@@ -150,7 +150,8 @@ class LlamaCpp:
                     native.decode(block)
                 self._evaluated.append(block)
                 at += len(block)
-        return sum(found)
+        texts = [native.piece(token).decode("utf-8", errors="replace") for token in own]
+        return list(zip(texts, found, strict=True))
 
     def write_json(self, messages: Sequence[Message], schema: Mapping[str, object], *, max_tokens: int) -> str:
         """The likeliest JSON, token by token, among what ``schema`` allows, whatever the temperature.

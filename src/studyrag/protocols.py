@@ -61,8 +61,8 @@ class Scorer(Protocol):
         """
         ...
 
-    def log_likelihood(self, messages: Sequence[Message]) -> float:
-        """ln P(the last message's tail | all before it); its order is not looked at. No tail -> 0.
+    def weigh_tail(self, messages: Sequence[Message]) -> list[tuple[str, float]]:
+        """Each token of the last message's tail with ln P(token | all before it); its order is not looked at.
 
         :raises GenerationFailed: as for ``Generator.stream``.
         """

@@ -160,9 +160,9 @@ class FakeJudgeModel:
         yes = min(0.99, max(0.01, share))
         return [math.log(yes), math.log(1 - yes)][: len(replies)]
 
-    def log_likelihood(self, messages: Sequence[Message]) -> float:
+    def weigh_tail(self, messages: Sequence[Message]) -> list[tuple[str, float]]:
         """As if every word had one chance in ten."""
-        return -math.log(10) * len(messages[-1].tail.split())
+        return [(word, -math.log(10)) for word in messages[-1].tail.split()]
 
     def write_json(self, messages: Sequence[Message], schema: Mapping[str, object], *, max_tokens: int) -> str:
         return json.dumps(_least(schema, schema.get("$defs", {})))
