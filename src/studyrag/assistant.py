@@ -96,9 +96,9 @@ class Assistant:
         return index
 
     def _open(self) -> Index:
-        from studyrag.index import Index
-
         if self._index is None:
+            from studyrag.index import Index
+
             try:
                 self._index = Index(self._settings.index)
             except IndexMissing:
