@@ -1,10 +1,10 @@
 """Answers against llama.cpp's own prefill and decode of the same tokens, in one process, in turns.
 
 Run in the workspace: ``python inside_answer.py ROUNDS MODEL.gguf QUESTIONS.json``. Prints seconds and tokens a second
-as JSON. Ours is the whole way from the question to the answer's first token (retrieval, packing and grading included),
-and from there to the end of the answer, attribution included; llama.cpp's is the bare decode of that prompt in full
-batches, and of those same answer tokens one by one, each followed by sampling. Same threads, context and batch; no
-token of the prompt is kept from the turn before.
+as JSON. Ours is the whole way from the question to the answer's first token (retrieval, packing and the look whether
+the notes answer included), and from there to the end of the answer, attribution included; llama.cpp's is the bare
+decode of that prompt in full batches, and of those same answer tokens one by one, each followed by sampling. Same
+threads, context and batch; no token of the prompt is kept from the turn before.
 """
 
 from __future__ import annotations

@@ -382,6 +382,16 @@ def test_the_likelihood_of_a_tail_is_that_of_its_tokens_one_by_one(
     assert sum(weight for _, weight in found) == pytest.approx(total, rel=0.03)
 
 
+@pytest.mark.parametrize("more", range(-2, 3))
+def test_tails_about_as_long_as_can_be_weighed_at_once(model: LlamaCpp, native: NativeModel, more: int) -> None:
+    text = " tea" * (llama_native.MOST_OUTPUTS + more)
+    tokens = native.tokenize(text, special=False)
+    assert len(tokens) == llama_native.MOST_OUTPUTS + more
+    found = model.weigh_tail([Message("system", "Answer."), Message("user", "Say it.\n\nQuestion:", text, "")])
+    assert "".join(token for token, _ in found) == text
+    assert all(weight <= 0 for _, weight in found)
+
+
 def test_no_tail_has_no_tokens(model: LlamaCpp) -> None:
     assert model.weigh_tail([Message("user", "Tea is hot.")]) == []
 

@@ -241,7 +241,7 @@ class Assistant:
         return weigh(features(hits, weights, query.unknown, query.text), threshold=self._settings.min_coverage)
 
     def _hopeless(self, evidence: Evidence, generator: Generator | None) -> bool:
-        """Whether to abstain at once. A generator that can grade the passages is asked where retrieval is unsure."""
+        """Whether to abstain at once. A generator that can weigh texts is asked where retrieval is unsure."""
         from studyrag.evidence import hopeless
 
         if isinstance(generator, Scorer):

@@ -142,8 +142,8 @@ class LlamaCpp:
             found: list[float] = []
             for block in blocks[len(self._evaluated) :]:
                 self._still_mine(turn)
-                wanted = [own[max(0, place - end + 1) :][:1] if place >= end - 1 else []
-                          for place in range(at, at + len(block))]  # fmt: skip
+                behind = range(at - end + 1, at - end + 1 + len(block))  # which token of the tail follows each
+                wanted = [own[place : place + 1] if place >= 0 else [] for place in behind]
                 if any(wanted):
                     found += [weight for weights in native.weigh(block, at=at, following=wanted) for weight in weights]
                 else:
@@ -362,7 +362,7 @@ def _cut(tokens: list[int], cuts: Sequence[int], content_end: int, tail_end: int
         edges.add(content_end)
     else:
         edges.add(tail_end)
-        if tail_end - content_end > MOST_OUTPUTS:
+        if tail_end - content_end >= MOST_OUTPUTS:  # one more is weighed: the content's last token, for the first
             edges.update(range(content_end, tail_end, MOST_OUTPUTS))
     return [
         tokens[at : min(at + BATCH, end)]
