@@ -48,10 +48,10 @@ def search(plan: Plan) -> list[Row]:
         ours.append(plan.work.studyrag("search", "--", question))
         if rival:
             theirs.append(rival.search(question))
-    cold = Sample.of(run.seconds for run in ours)
-    rows = [absolute("search, cold, whole process", cold, "s", 0.7)]
+    cold = [run.seconds for run in ours]
+    rows = [absolute("search, cold, whole process", Sample.of(cold), "s", 0.7)]
     if rival:
-        reference = ("LangChain's", Sample.of(run.seconds for run in theirs))
+        reference = ("LangChain's", [run.seconds for run in theirs])
         rows.append(ratio("search, cold, against LangChain's hybrid", cold, reference, "s", FASTER_THAN_LANGCHAIN))
     elif plan.langchain:
         rows.append(missing("search, cold, against LangChain's hybrid", why, FASTER_THAN_LANGCHAIN))
@@ -65,7 +65,7 @@ def warm(plan: Plan) -> list[Row]:
     """All golden questions, in one process."""
     say("warm queries")
     found = plan.work.inside("inside_warm.py", str(plan.n), _questions_file(plan.work, plan.work.questions))
-    ours, alone = (Sample.of(1000 * second for second in found[name]) for name in ("search", "embed"))
+    ours, alone = ([1000 * second for second in found[name]] for name in ("search", "embed"))
     stages = {name: Sample.of(values).median * 1000 for name, values in found["stages"].items()}
     note = ", ".join(f"{name} {value:.2f}" for name, value in stages.items() if value >= 0.05)
     bar = Bar(1.3, "×")
@@ -76,9 +76,9 @@ def index(plan: Plan) -> list[Row]:
     say("full index and raw encode")
     found = plan.work.inside("inside_index.py", str(min(plan.n, 3)), plan.work.model("embedder"))
     note = f"{found['chunks']} chunks in {found['windows']} windows, raw batch {found['batch']}"
-    reference = ("raw ONNX encode", Sample.of(found["raw"]))
+    reference = ("raw ONNX encode", found["raw"])
     bar = Bar(0.85, "×", at_least=True)
-    return [ratio("full index, chunks a second", Sample.of(found["index"]), reference, "/s", bar, note=note)]
+    return [ratio("full index, chunks a second", found["index"], reference, "/s", bar, note=note)]
 
 
 def reindex(plan: Plan) -> list[Row]:
@@ -107,19 +107,18 @@ def answer(plan: Plan) -> list[Row]:
     model = plan.work.model("generator")
     questions = _questions_file(plan.work, plan.work.covered_questions)
     found = plan.work.inside("inside_answer.py", str(plan.n), model, questions)
-    sample = {name: Sample.of(values) for name, values in found.items() if isinstance(values, list)}
-    prompt = f"{sample['prompt_tokens'].median:.0f} tokens of prompt, {found['threads']} threads"
-    reply = f"{sample['tokens'].median:.0f} tokens of answer, attribution included"
+    prompt = f"{Sample.of(found['prompt_tokens']).median:.0f} tokens of prompt, {found['threads']} threads"
+    reply = f"{Sample.of(found['tokens']).median:.0f} tokens of answer, attribution included"
     return [
-        ratio("written answer, time to first token", sample["first_token"],
-              ("llama.cpp's prefill", sample["prefill"]), "s", Bar(1.1, "×"), note=prompt),
-        ratio("written answer, first text on screen", sample["shown"],
-              ("llama.cpp's prefill", sample["prefill"]), "s", None, note="held until a sentence stands on the notes"),
-        ratio("written answer, decode rate", sample["decode"], ("llama.cpp's own", sample["bare_decode"]), "tokens/s",
+        ratio("written answer, time to first token", found["first_token"],
+              ("llama.cpp's prefill", found["prefill"]), "s", Bar(1.1, "×"), note=prompt),
+        ratio("written answer, first text on screen", found["shown"],
+              ("llama.cpp's prefill", found["prefill"]), "s", None, note="held until a sentence stands on the notes"),
+        ratio("written answer, decode rate", found["decode"], ("llama.cpp's own", found["bare_decode"]), "tokens/s",
               Bar(0.95, "×", at_least=True), note=reply),
-        ratio("answer in the notes' words, whole", sample["quoted"],
-              ("llama.cpp's prefill", sample["quoted_prefill"]), "s", None, note="to the last sentence"),
-        ratio("answer, evidence list", sample["evidence"], ("the first token", sample["first_token"]), "s",
+        ratio("answer in the notes' words, whole", found["quoted"],
+              ("llama.cpp's prefill", found["quoted_prefill"]), "s", None, note="to the last sentence"),
+        ratio("answer, evidence list", found["evidence"], ("the first token", found["first_token"]), "s",
               Bar(0.5, "×"), note="shown before generation starts"),
     ]  # fmt: skip
 

@@ -57,11 +57,26 @@ def absolute(what: str, sample: Sample, unit: str, limit: float | None, *, note:
     return Row(what, value, unit, bar, {"": sample}, unit, note)
 
 
-def ratio(what: str, ours: Sample, reference: tuple[str, Sample], unit: str, bar: Bar | None, *, note: str = "") -> Row:
-    """The ratio of two medians: ours over the reference's; for times faster than the reference, the other way round."""
+def ratio(
+    what: str,
+    ours: Sequence[float],
+    reference: tuple[str, Sequence[float]],
+    unit: str,
+    bar: Bar | None,
+    *,
+    note: str = "",
+) -> Row:
+    """The median over the turns of ours over the reference's of the same turn: a slow minute slows both.
+
+    For times faster than the reference it is the other way round.
+
+    :raises NotMeasured: when there is no turn.
+    """
     name, theirs = reference
-    value = theirs.median / ours.median if bar and bar.unit == "× faster" else ours.median / theirs.median
-    return Row(what, value, bar.unit if bar else "×", bar, {"": ours, name: theirs}, unit, note)
+    samples = {"": Sample.of(ours), name: Sample.of(theirs)}
+    turns = zip(ours, theirs, strict=True)
+    quotients = [them / us if bar and bar.unit == "× faster" else us / them for us, them in turns]
+    return Row(what, Sample.of(quotients).median, bar.unit if bar else "×", bar, samples, unit, note)
 
 
 def missing(what: str, why: str, bar: Bar | None = None) -> Row:

@@ -38,9 +38,8 @@ def expected_rows(vectors: Matrix, query: Matrix, k: int, allowed: NDArray[np.bo
 def test_search_is_a_numpy_argsort_of_the_cosines(tmp_path: Path, n: int, k: int) -> None:
     vectors, query = unit(n, 48), unit(1, 48, seed=1)[0]
     found = saved(tmp_path, vectors).search(query, k)
-    assert [scored.row for scored in found] == expected_rows(vectors, query, k)
-    assert [scored.rank for scored in found] == list(range(1, len(found) + 1))
-    np.testing.assert_allclose([scored.score for scored in found], (vectors @ query)[[s.row for s in found]], atol=1e-6)
+    assert found.rows.tolist() == expected_rows(vectors, query, k)
+    np.testing.assert_allclose(found.scores, (vectors @ query)[found.rows], atol=1e-6)
 
 
 @pytest.mark.parametrize("k", [1, 5, 300])
@@ -49,7 +48,7 @@ def test_only_allowed_rows_are_found(tmp_path: Path, share: float, k: int) -> No
     vectors, query = unit(500, 16), unit(1, 16, seed=1)[0]
     allowed = np.random.default_rng(2).random(500) < share
     found = saved(tmp_path, vectors).search(query, k, allowed=allowed)
-    assert [scored.row for scored in found] == expected_rows(vectors, query, k, allowed)
+    assert found.rows.tolist() == expected_rows(vectors, query, k, allowed)
 
 
 @pytest.mark.parametrize("k", [1, 3, 60, 130, 200])
@@ -59,20 +58,20 @@ def test_ties_break_by_row_also_where_the_cut_falls_among_them(tmp_path: Path, n
     vectors = distinct[np.arange(n) % 4]
     found = saved(tmp_path, vectors).search(distinct[2], k)
     order = np.argsort(-(distinct @ distinct[2])[np.arange(n) % 4], kind="stable")
-    assert [scored.row for scored in found] == order[:k].tolist()
+    assert found.rows.tolist() == order[:k].tolist()
 
 
 def test_ties_among_allowed_rows_break_by_row(tmp_path: Path) -> None:
     vectors = np.repeat(unit(1, 8), 300, axis=0)
     allowed = np.arange(300) % 2 == 1
     found = saved(tmp_path, vectors).search(vectors[0], 4, allowed=allowed)
-    assert [scored.row for scored in found] == [1, 3, 5, 7]
+    assert found.rows.tolist() == [1, 3, 5, 7]
 
 
 def test_no_rows_and_nothing_asked_for_find_nothing(tmp_path: Path) -> None:
     query = unit(1, 8)[0]
-    assert saved(tmp_path, unit(0, 8)).search(query, 5) == []
-    assert saved(tmp_path, unit(3, 8)).search(query, 0) == []
+    assert not len(saved(tmp_path, unit(0, 8)).search(query, 5).rows)
+    assert not len(saved(tmp_path, unit(3, 8)).search(query, 0).rows)
 
 
 @pytest.fixture(scope="module")

@@ -119,7 +119,7 @@ def test_scores_after_loading_are_those_before_saving(folder: Path) -> None:
     assert set(numbers) == {"tea", "hot"}
     query = [numbers["tea"], numbers["hot"], numbers["tea"]]
     before = BM25(invert(made.forward, len(made.terms)))
-    assert index.bm25.search(query, 5) == before.search(query, 5)
+    assert index.bm25.search(query, 5).rows.tolist() == before.search(query, 5).rows.tolist()
     assert np.array_equal(index.bm25.scores(query), before.scores(query))
 
 
@@ -320,12 +320,12 @@ def test_a_new_generation_takes_the_place_of_the_old_and_of_leftovers(folder: Pa
 def test_a_reader_that_has_opened_the_old_generation_goes_on_with_it(folder: Path) -> None:
     reader = Index(folder)
     query = list(reader.term_numbers(["tea"]).values())
-    found = reader.bm25.search(query, 3)
+    found = reader.bm25.search(query, 3).rows.tolist()
     vectors = reader.dense.vectors([0])
     if sys.platform != "win32":
         with locked(folder):
             save(folder, contents(OTHER))
-    assert reader.bm25.search(query, 3) == found
+    assert found and reader.bm25.search(query, 3).rows.tolist() == found
     assert np.array_equal(reader.dense.vectors([0]), vectors)
     assert reader.chunks([0]) == contents().chunks[:1]
 

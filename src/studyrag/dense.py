@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from studyrag.errors import IndexDamaged
-from studyrag.records import Scored
+from studyrag.records import Ranking
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -49,11 +49,11 @@ class DenseIndex:
         held = self._faiss.rev_swig_ptr(index.get_xb(), n * dim) if n else np.zeros(0, dtype=np.float32)
         self._stored: Vectors = held.reshape(n, dim)  # a view of what FAISS holds, which must outlive it
 
-    def search(self, query: Vectors, k: int, *, allowed: NDArray[np.bool_] | None = None) -> list[Scored]:
+    def search(self, query: Vectors, k: int, *, allowed: NDArray[np.bool_] | None = None) -> Ranking:
         """The ``k`` rows with the highest cosine to ``query`` (dim,); ties break by row. k > n gives all rows."""
         k = min(k, self._index.ntotal)
         if k <= 0:
-            return []
+            return _sorted(np.zeros(0, dtype=np.float32), np.zeros(0, dtype=np.int64))
         parameters = None
         if allowed is not None:
             selector = self._faiss.IDSelectorBatch(np.flatnonzero(allowed).astype(np.int64))
@@ -61,17 +61,19 @@ class DenseIndex:
         asked = query.reshape(1, -1)
         scores, rows = self._index.search(asked, min(k + 1, self._index.ntotal), params=parameters)
         found = _sorted(scores[0], rows[0])
-        if len(found) > k and found[k - 1][0] == found[k][0]:  # FAISS keeps any of the equal ones
-            below = float(np.nextafter(np.float32(-found[k][0]), np.float32(-np.inf)))
+        if len(found.rows) > k and found.scores[k - 1] == found.scores[k]:  # FAISS keeps any of the equal ones
+            below = float(np.nextafter(np.float32(found.scores[k]), np.float32(-np.inf)))
             _, scores, rows = self._index.range_search(asked, below, params=parameters)
             found = _sorted(scores, rows)
-        return [Scored(row, rank, -score) for rank, (score, row) in enumerate(found[:k], start=1)]
+        return Ranking(found.rows[:k], found.scores[:k])
 
-    def vectors(self, rows: Sequence[int]) -> Vectors:
+    def vectors(self, rows: Sequence[int] | NDArray[np.int64]) -> Vectors:
         """(len(rows), dim) float32."""
         return self._stored[np.asarray(rows, dtype=np.int64)]
 
 
-def _sorted(scores: Vectors, rows: NDArray[np.int64]) -> list[tuple[float, int]]:
-    """(-score, row), best first, ties by row; FAISS fills up with row -1."""
-    return sorted((-score, row) for score, row in zip(scores.tolist(), rows.tolist(), strict=True) if row >= 0)
+def _sorted(scores: Vectors, rows: NDArray[np.int64]) -> Ranking:
+    """Best first, ties by row; FAISS fills up with row -1."""
+    order = np.lexsort((rows, -scores))
+    order = order[rows[order] >= 0]
+    return Ranking(rows[order], scores[order].astype(np.float64))

@@ -47,12 +47,11 @@ def reciprocal_rank(rankings: Sequence[Mapping[int, int]], *, k: int = RRF_K) ->
     return scores
 
 
-def contenders(scores: Mapping[int, float], k: int) -> dict[int, float]:
-    """The rows that can be among the best ``k`` however ties break: only their chunks need to be looked up."""
+def contenders(scores: NDArray[np.float64], k: int) -> NDArray[np.int64]:
+    """Where those stand that can be among the best ``k`` however ties break: only their chunks need to be looked up."""
     if len(scores) <= k:
-        return dict(scores)
-    least = sorted(scores.values(), reverse=True)[k - 1]
-    return {row: score for row, score in scores.items() if score >= least}
+        return np.arange(len(scores))
+    return np.flatnonzero(scores >= np.partition(scores, len(scores) - k)[len(scores) - k])
 
 
 def ranked(scores: Mapping[int, float], *, ids: Mapping[int, str]) -> list[tuple[int, float]]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from studyrag.records import Scored
+from studyrag.records import Ranking
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -168,10 +168,8 @@ class BM25:
             self._last = (asked, scores, rows)
         return self._last[1:]
 
-    def search(self, query: Sequence[int], k: int, *, allowed: NDArray[np.bool_] | None = None) -> list[Scored]:
-        """The ``k`` best rows that hold any term of the query; ties break by row. Empty query -> []."""
-        if not query or not len(self._postings.lengths):
-            return []
+    def search(self, query: Sequence[int], k: int, *, allowed: NDArray[np.bool_] | None = None) -> Ranking:
+        """The ``k`` best rows that hold any term of the query; ties break by row. Empty query -> no row."""
         scores, rows = self._scores(query)
         touched = np.zeros(len(scores), dtype=bool)
         touched[rows] = True
@@ -186,14 +184,11 @@ class BM25:
         return int(self._postings.indptr[term + 1] - self._postings.indptr[term])
 
 
-def best(scores: NDArray[np.float64], rows: NDArray[np.int64], k: int) -> list[Scored]:
+def best(scores: NDArray[np.float64], rows: NDArray[np.int64], k: int) -> Ranking:
     """The ``k`` of ``rows``, ascending, with the highest scores, ties by row."""
     values = scores[rows]
     if len(rows) > k:
         kept = values >= np.partition(values, len(rows) - k)[len(rows) - k]
         rows, values = rows[kept], values[kept]
     order = np.argsort(-values, kind="stable")[:k]
-    return [
-        Scored(row, rank, score)
-        for rank, (row, score) in enumerate(zip(rows[order].tolist(), values[order].tolist(), strict=True), start=1)
-    ]
+    return Ranking(rows[order], values[order])

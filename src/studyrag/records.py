@@ -11,7 +11,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 T = TypeVar("T")
 
@@ -108,12 +112,11 @@ def embedding_text(chunk: Chunk) -> str:
     return "\n".join(part for part in parts if part)
 
 
-class Scored(NamedTuple):
-    """One chunk as one arm sees it. ``row`` is its row in the index that was searched; rank is 1-based."""
+class Ranking(NamedTuple):
+    """What one arm proposes, best first: (n,) rows of the index that was searched and (n,) scores of the arm's own."""
 
-    row: int
-    rank: int
-    score: float
+    rows: NDArray[np.int64]
+    scores: NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ import numpy as np
 from studyrag.fusing import contenders, ranked, weighted_sum
 from studyrag.index import Index
 from studyrag.protocols import Embedder
-from studyrag.records import Hit, Scored, Trace
+from studyrag.records import Hit, Ranking, Trace
 from studyrag.terms import terms
 
 if TYPE_CHECKING:
@@ -81,36 +81,32 @@ class Retriever:
         """The ``k`` best chunks of ``allowed`` rows, best first; no match -> []."""
         depth = max(k, self._candidates)
         started = time.perf_counter()
-        lexical = self.index.bm25.search(query.numbers, depth, allowed=allowed) if retriever != "dense" else []
-        trace.add("lexical", _since(started), found=len(lexical))
+        nothing = Ranking(np.zeros(0, dtype=np.int64), np.zeros(0))
+        lexical = self.index.bm25.search(query.numbers, depth, allowed=allowed) if retriever != "dense" else nothing
+        trace.add("lexical", _since(started), found=len(lexical.rows))
         started = time.perf_counter()
-        dense = self.index.dense.search(query.vector, depth, allowed=allowed) if retriever != "bm25" else []
-        trace.add("dense", _since(started), found=len(dense))
+        dense = self.index.dense.search(query.vector, depth, allowed=allowed) if retriever != "bm25" else nothing
+        trace.add("dense", _since(started), found=len(dense.rows))
         started = time.perf_counter()
         hits = self._fuse(query, lexical, dense, k, retriever)
         trace.add("fuse", _since(started), hits=len(hits))
         return hits
 
-    def _fuse(
-        self, query: Query, lexical: Sequence[Scored], dense: Sequence[Scored], k: int, retriever: str
-    ) -> list[Hit]:
-        cosines = self._cosines(query, lexical, dense)
+    def _fuse(self, query: Query, lexical: Ranking, dense: Ranking, k: int, retriever: str) -> list[Hit]:
+        rows, cosines = self._candidates_of(query, lexical, dense)
         if retriever == "hybrid":
-            rows = list(cosines)
-            fused = weighted_sum(
-                np.array(list(cosines.values())),
-                self.index.bm25.scores(query.numbers)[rows],
-                dense_weight=self._dense_weight,
-            )
-            scores = dict(zip(rows, fused.tolist(), strict=True))
+            bm25 = self.index.bm25.scores(query.numbers)[rows]
+            scores = weighted_sum(cosines, bm25, dense_weight=self._dense_weight)
         else:
-            scores = {scored.row: scored.score for scored in (lexical if retriever == "bm25" else dense)}
-        scores = contenders(scores, k)
-        kept = list(scores)
-        chunks = dict(zip(kept, self.index.chunks(kept), strict=True))
-        lexical_ranks = {scored.row: scored.rank for scored in lexical if scored.row in scores}
-        dense_ranks = {scored.row: scored.rank for scored in dense if scored.row in scores}
-        best = ranked(scores, ids={row: chunk.id for row, chunk in chunks.items()})[:k]
+            scores = lexical.scores if retriever == "bm25" else dense.scores
+        kept = contenders(scores, k)
+        found = rows[kept].tolist()
+        chunks = dict(zip(found, self.index.chunks(found), strict=True))
+        cosine_of = dict(zip(found, cosines[kept].tolist(), strict=True))
+        lexical_ranks, dense_ranks = _ranks(lexical), _ranks(dense)
+        best = ranked(
+            dict(zip(found, scores[kept].tolist(), strict=True)), ids={row: chunk.id for row, chunk in chunks.items()}
+        )
         return [
             Hit(
                 chunk=chunks[row],
@@ -118,22 +114,26 @@ class Retriever:
                 score=score,
                 lexical_rank=lexical_ranks.get(row),
                 dense_rank=dense_ranks.get(row),
-                cosine=cosines[row],
+                cosine=cosine_of[row],
             )
-            for rank, (row, score) in enumerate(best, start=1)
+            for rank, (row, score) in enumerate(best[:k], start=1)
         ]
 
-    def _cosines(self, query: Query, lexical: Sequence[Scored], dense: Sequence[Scored]) -> dict[int, float]:
-        """Cosine of every candidate: the dense arm's own, and for rows that it did not propose, computed here.
+    def _candidates_of(
+        self, query: Query, lexical: Ranking, dense: Ranking
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """The rows that either arm proposes, the dense arm's first, and the cosine of each.
 
-        Row by row: in a matrix product a row's last bit depends on the rows beside it, and ties would not be ties.
+        What only BM25 proposed is computed here, row by row: in a matrix product a row's last bit depends on the rows
+        beside it, and ties would not be ties.
         """
-        cosines = {scored.row: scored.score for scored in dense}
-        rows = [scored.row for scored in lexical if scored.row not in cosines]
-        if rows:
-            found = np.einsum("ij,j->i", self.index.dense.vectors(rows), query.vector)
-            cosines.update(zip(rows, found.tolist(), strict=True))
-        return cosines
+        proposed = np.zeros(self.index.n_chunks, dtype=bool)
+        proposed[dense.rows] = True
+        rows = lexical.rows[~proposed[lexical.rows]]
+        if not len(rows):
+            return dense.rows, dense.scores
+        cosines = np.einsum("ij,j->i", self.index.dense.vectors(rows), query.vector)
+        return np.concatenate([dense.rows, rows]), np.concatenate([dense.scores, cosines])
 
     def _corrections(self, text: str, unknown: Sequence[str]) -> dict[str, str]:
         """Misspelt words and the nearest known term; acronyms, numbers and short words are left as they are."""
@@ -169,6 +169,11 @@ def nearest_term(word: str, vocabulary: Sequence[str]) -> str | None:
         if term[0] == word[0] and abs(len(term) - len(word)) <= allowed
     )
     return near[0][1] if near and near[0][0] <= allowed else None
+
+
+def _ranks(ranking: Ranking) -> dict[int, int]:
+    """Row to its 1-based rank."""
+    return {row: rank for rank, row in enumerate(ranking.rows.tolist(), start=1)}
 
 
 def _since(started: float) -> float:
