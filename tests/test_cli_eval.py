@@ -11,6 +11,7 @@ import pytest
 pytest.importorskip("ir_measures")
 pytest.importorskip("matplotlib")
 
+from studyrag.index import Index
 from tests.conftest import RunCli
 
 ROWS: list[dict[str, Any]] = [
@@ -45,6 +46,20 @@ def test_tables_for_people_and_a_record_for_scripts(cli: RunCli, asked: Path) ->
     assert record["about"]["answerable"] == 2
     assert record["arms"][0]["overall"]["note Success@1"]["value"] == 1.0
     assert len(record["arms"][0]["worst"]) == 1
+
+
+def test_an_arm_with_another_index_leaves_the_one_in_use_alone(cli: RunCli, asked: Path) -> None:
+    (asked / "long.md").write_text("# Long\n\n" + " ".join(f"word{n} stands here." for n in range(120)) + "\n")
+    assert cli("index", cwd=asked).code == 0
+    before = (asked / ".studyrag" / "CURRENT").read_text()
+    command = ("eval", "retrieval", "--compare", "bm25,bm25+chunk_tokens=64", "--json")
+    first, second = (cli(*command, cwd=asked) for _ in range(2))
+    assert first.code == second.code == 0, first.err
+    assert first.json["arms"][1]["per_question"] == second.json["arms"][1]["per_question"]
+    assert (asked / ".studyrag" / "CURRENT").read_text() == before
+    own = Index(asked / ".studyrag" / "variants" / "chunk_tokens=64")
+    assert own.recipe.chunk_tokens == 64
+    assert own.n_chunks > Index(asked / ".studyrag").n_chunks
 
 
 def test_baseline_and_report(cli: RunCli, asked: Path) -> None:

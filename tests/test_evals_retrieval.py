@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import html
 import json
 import math
+import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +30,7 @@ from studyrag.evals.judging import Judge, Spot, found_at, holds, recall, spots
 from studyrag.evals.measuring import Mean, auroc, difference, mean, per_question, require_extra
 from studyrag.evals.report import write_report
 from studyrag.evals.results import Results
-from studyrag.evals.retrieval import evaluate, note_ranking
+from studyrag.evals.retrieval import Place, evaluate, note_ranking
 from studyrag.evals.tables import Table, as_html, markdown, tables
 from studyrag.records import Trace
 from studyrag.retrieving import Retriever
@@ -54,6 +58,18 @@ QUESTIONS = (
     Golden("u", "unanswerable", "plain", "other-field", "Who ruled Burgundy?", (), (), ""),
 )  # fmt: skip
 ARMS = "hybrid,bm25,dense,rrf,dense_weight=0.1"
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+MEASURED = """
+onload = () => {
+  const seen = one => { const box = one.getBoundingClientRect(); return box.width + box.height > 0 }
+  document.title = JSON.stringify([...document.querySelectorAll("figure svg")].map(svg => ({
+    width: svg.getBoundingClientRect().width,
+    height: svg.getBoundingClientRect().height,
+    drawn: [...svg.querySelectorAll("path, use")].filter(seen).length,
+    words: [...svg.querySelectorAll("text")].filter(seen).length,
+  })))
+}
+"""
 
 
 @pytest.fixture
@@ -76,7 +92,7 @@ def results(assistant: Assistant, chosen: Settings, hash_embedder: HashEmbedder)
 def run(assistant: Assistant, chosen: Settings, embedder: HashEmbedder, names: str = ARMS) -> Results:
     arms = parse_arms(names, candidates=chosen.candidates, dense_weight=chosen.dense_weight)
     about: dict[str, str | int] = {"selection": "all", "golden_sha256": "x"}
-    return evaluate(assistant.refresh(), embedder, QUESTIONS, arms, chosen, worst=2, about=about)
+    return evaluate(Place(assistant.refresh(), embedder), QUESTIONS, arms, chosen, worst=2, about=about)
 
 
 def test_metrics_by_hand() -> None:
@@ -171,10 +187,25 @@ def test_arms_are_parsed() -> None:
         ("bm25", 50, 0.6), ("hybrid", 7, 0.3), ("rrf", 50, 0.6),
     ]  # fmt: skip
     assert [arm.overrides for arm in arms] == [False, True, False]
+    (arm,) = parse_arms("bm25+precision=int8+chunk_tokens=128", candidates=50, dense_weight=0.6)
+    assert (arm.retriever, arm.index) == ("bm25", (("chunk_tokens", 128), ("precision", "int8")))
 
 
 @pytest.mark.parametrize(
-    "text", ["", ",", "bm25,bm25", "bm26", "dense_weight=2", "dense_weight=nan", "candidates=x", "seed=1"]
+    "text",
+    [
+        "",
+        ",",
+        "bm25,bm25",
+        "bm26",
+        "dense_weight=2",
+        "dense_weight=nan",
+        "candidates=x",
+        "seed=1",
+        "chunk_tokens=1",
+        "chunk_tokens=",
+        "precision=int4",
+    ],
 )
 def test_other_arms_are_refused(text: str) -> None:
     with pytest.raises(Misuse):
@@ -264,7 +295,7 @@ def test_stale_questions_are_left_out_and_named(
 ) -> None:
     old = replace(QUESTIONS[1], evidence=("oiled every day",))
     arms = parse_arms("bm25", candidates=50, dense_weight=0.6)
-    found = evaluate(assistant.refresh(), hash_embedder, [QUESTIONS[0], old], arms, chosen)
+    found = evaluate(Place(assistant.refresh(), hash_embedder), [QUESTIONS[0], old], arms, chosen)
     assert found.stale == ("b: no such text: oiled every day",)
     assert found.arms[0].overall["note R@5"].n == 1
     assert found.abstention is None
@@ -273,7 +304,9 @@ def test_stale_questions_are_left_out_and_named(
 def test_progress_is_told(assistant: Assistant, chosen: Settings, hash_embedder: HashEmbedder) -> None:
     told: list[tuple[str, int, int]] = []
     arms = parse_arms("bm25", candidates=50, dense_weight=0.6)
-    evaluate(assistant.refresh(), hash_embedder, QUESTIONS, arms, chosen, progress=lambda *facts: told.append(facts))
+    evaluate(
+        Place(assistant.refresh(), hash_embedder), QUESTIONS, arms, chosen, progress=lambda *facts: told.append(facts)
+    )
     assert told[0] == ("asking", 0, 4)
     assert ("asking", 4, 4) in told
     assert told[-1] == ("comparing arms", 1, 1)
@@ -388,6 +421,34 @@ def test_a_report_is_self_contained_escaped_and_the_same_twice(tmp_path: Path, r
     assert "&lt;img" in files[0].read_text()
     write_report(results, tmp_path / "again", worst=5)
     assert (tmp_path / "again" / "report.html").read_bytes() == files[1].read_bytes()
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium here; as root: apt-get install chromium")
+def test_a_browser_without_network_draws_every_plot(tmp_path: Path, results: Results) -> None:
+    page = write_report(results, tmp_path / "report", worst=5)[1]
+    assert in_browser(page, tmp_path).count("<svg ") == 4
+    probe, text = tmp_path / "probe.html", page.read_text()
+    policy = re.search(r"<meta http-equiv=\"Content-Security-Policy\"[^>]*>", text)
+    assert policy is not None  # the page lets no script in: its copy has one, which measures what was drawn
+    probe.write_text(text.replace(policy.group(), "").replace("</body>", f"<script>{MEASURED}</script></body>"))
+    title = re.search(r"<title>(.*)</title>", in_browser(probe, tmp_path))
+    assert title is not None
+    plots = json.loads(html.unescape(title.group(1)))
+    assert len(plots) == 4
+    for plot in plots:
+        assert plot["width"] > 400 and plot["height"] > 150, plot
+        assert plot["drawn"] > 10 and plot["words"] > 5, plot
+
+
+def in_browser(page: Path, home: Path) -> str:
+    """The page as headless Chromium has it after loading."""
+    assert BROWSER is not None
+    flags = (
+        "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
+        " --disable-component-update --disable-sync --proxy-server=127.0.0.1:9"
+    )
+    command = [BROWSER, *flags.split(), f"--user-data-dir={home / 'profile'}", "--dump-dom", page.as_uri()]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 def test_a_report_that_cannot_be_written_is_an_error(tmp_path: Path, results: Results) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from studyrag import llama, llama_native
+from studyrag import chat_prompt, llama, llama_native
 from studyrag.errors import GenerationFailed, ModelDamaged, ModelMissing
 from studyrag.llama import LlamaCpp
 from studyrag.llama_native import BATCH, NativeModel
@@ -261,8 +261,8 @@ NO_SYSTEM = (
 
 
 def test_a_template_without_system_messages_gets_them_in_the_first_turn(tmp_path: Path) -> None:
-    render = llama._renderer(NO_SYSTEM, "", "")
-    assert llama._parts(render, CATS, tmp_path) == ["<", "0", "\n\n", "1", ">"]
+    render = chat_prompt.renderer(NO_SYSTEM, "", "")
+    assert chat_prompt.template_parts(render, CATS, tmp_path) == ["<", "0", "\n\n", "1", ">"]
 
 
 @pytest.mark.parametrize(
@@ -270,7 +270,7 @@ def test_a_template_without_system_messages_gets_them_in_the_first_turn(tmp_path
 )
 def test_a_template_that_refuses_is_reported(tmp_path: Path, template: str) -> None:
     with pytest.raises(GenerationFailed, match="does not take these messages") as raised:
-        llama._parts(llama._renderer(template, "", ""), CATS, tmp_path)
+        chat_prompt.template_parts(chat_prompt.renderer(template, "", ""), CATS, tmp_path)
     assert "another model" in raised.value.fix
 
 

@@ -45,6 +45,7 @@ Question to answer (stages)
     cores.py          how many cores are free
     gguf.py           a model file's header: is it whole?
     llama_native.py   llama.cpp in five verbs
+    chat_prompt.py    messages to tokens, by the model's own template
     llama.py          a GGUF model as a Generator
     endpoint.py       an OpenAI-compatible server as a Generator
     generating.py     the table of generators, and the fake

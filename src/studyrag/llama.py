@@ -1,7 +1,6 @@
-"""A GGUF chat model, run here by llama.cpp: prompt building with the model's own template, and the reply as a stream.
+"""A GGUF chat model, run here by llama.cpp: the reply as a stream, and how probable replies and prompts are.
 
-Message contents are never read as control tokens: the template is rendered around placeholders, its own parts are
-tokenised with control tokens and the contents without. So a note that contains ``<|im_end|>`` cannot end the prompt.
+What two prompts in a row share is evaluated once.
 """
 
 from __future__ import annotations
@@ -9,22 +8,19 @@ from __future__ import annotations
 import codecs
 import itertools
 import json
-import re
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from studyrag.chat_prompt import Render, renderer, tokenised
 from studyrag.cores import free_cores_since, read_cpu
 from studyrag.errors import GenerationFailed, StudyRagError
 from studyrag.gguf import GgufHeader, check_gguf
-from studyrag.llama_native import BATCH, MOST_OUTPUTS, NativeModel
+from studyrag.llama_native import MOST_OUTPUTS, NativeModel
 from studyrag.records import Message
 from studyrag.room import require_room
 
-Render = Callable[[Sequence[Message]], str]
-
-_PLACEHOLDER = re.compile("\ue000([0-9]+)\ue001")
 _RECOUNT_CORES_AFTER_S = 10.0
 
 
@@ -130,8 +126,8 @@ class LlamaCpp:
         if not own:
             return []
         with self._lock:
-            ids, cuts, end, _ = _tokenise(native, _parts(render, messages, self._path), contents=messages)
-            blocks = _cut([*ids[:end], *own[:-1]], cuts, end, end + len(own) - 1)
+            prompt = tokenised(native, render, messages, self._path).weighing(own)
+        blocks, end = prompt.batches(), prompt.content_end
         length = sum(map(len, blocks))
         require_room(self._name, prompt_tokens=length, max_tokens=1, context_tokens=self.context_tokens)
         with self._lock:
@@ -260,7 +256,7 @@ class LlamaCpp:
                     gpu_layers=self._gpu_layers,
                     repack=self._repack,
                 )
-                self._render = _renderer(template, *native.border_texts())
+                self._render = renderer(template, *native.border_texts())
                 self._native = native
                 if self._threads is None:
                     native.set_threads(free_cores_since(before))
@@ -276,15 +272,10 @@ class LlamaCpp:
     # Prompt
 
     def _blocks(self, messages: Sequence[Message]) -> list[list[int]]:
-        """The prompt's tokens in the batches in which they are evaluated.
-
-        Cut after every message, and before the last one's tail, or its order if it has one, so that the next prompt can
-        keep those it shares; the cuts depend on the prompt alone, so that the sums, and with them the reply, are the
-        same whether a block was kept or not. No cut for its own sake: a batch of a few tokens costs as much as 25 more.
-        """
+        """The prompt's tokens in the batches in which they are evaluated."""
         native, render = self._loaded()
         with self._lock:
-            return _cut(*_tokenise(native, _parts(render, messages, self._path), contents=messages))
+            return tokenised(native, render, messages, self._path).batches()
 
     # Reply
 
@@ -352,25 +343,6 @@ def _ends_at_least(blocks: Sequence[Sequence[int]], place: int) -> Iterator[int]
     return (index for index, end in enumerate(ends) if end >= place)
 
 
-def _cut(tokens: list[int], cuts: Sequence[int], content_end: int, tail_end: int | None) -> list[list[int]]:
-    """``tokens`` in batches; ``cuts`` are the ends of earlier messages, the others where the last one's parts end.
-
-    A tail that is to be kept goes with its content, if its tokens can all be weighed in one batch.
-    """
-    edges = {0, *cuts, len(tokens)}
-    if tail_end is None:
-        edges.add(content_end)
-    else:
-        edges.add(tail_end)
-        if tail_end - content_end >= MOST_OUTPUTS:  # one more is weighed: the content's last token, for the first
-            edges.update(range(content_end, tail_end, MOST_OUTPUTS))
-    return [
-        tokens[at : min(at + BATCH, end)]
-        for start, end in itertools.pairwise(sorted(edges))
-        for at in range(start, end, BATCH)
-    ]
-
-
 def _whole(stream: Generator[str, None, bool]) -> tuple[str, bool]:
     """All pieces together, and what the generator returned."""
     pieces: list[str] = []
@@ -379,99 +351,3 @@ def _whole(stream: Generator[str, None, bool]) -> tuple[str, bool]:
             pieces.append(next(stream))
         except StopIteration as end:
             return "".join(pieces), bool(end.value)
-
-
-def _renderer(template: str, begin: str, end: str) -> Render:
-    """Messages to the model's own chat format, by llama-cpp-python's sandboxed Jinja."""
-    from llama_cpp.llama_chat_format import Jinja2ChatFormatter
-
-    formatter = Jinja2ChatFormatter(template=template, eos_token=end, bos_token=begin)
-
-    def render(messages: Sequence[Message]) -> str:
-        turns = [{"role": message.role, "content": message.content} for message in messages]
-        return str(formatter(messages=turns, enable_thinking=False).prompt)
-
-    return render
-
-
-def _parts(render: Render, messages: Sequence[Message], path: Path) -> list[str]:
-    """Template text and content numbers in turn: ``[text, "0", text, "1", text]``.
-
-    A template that knows no system message gets that content at the head of the next message.
-
-    :raises GenerationFailed: when the template refuses the messages or leaves one out.
-    """
-    from jinja2 import TemplateError
-
-    marks = [Message(message.role, f"\ue000{i}\ue001") for i, message in enumerate(messages)]
-    tries = [marks]
-    if len(marks) > 1 and marks[0].role == "system":
-        tries.append([Message(marks[1].role, f"{marks[0].content}\n\n{marks[1].content}"), *marks[2:]])
-    reason = "it leaves a message out"
-    for attempt in tries:
-        try:
-            parts = _PLACEHOLDER.split(render(attempt))
-        except (TemplateError, ValueError, TypeError) as err:
-            reason = str(err) or type(err).__name__
-            continue
-        if parts[1::2] == [str(i) for i in range(len(marks))]:
-            return parts
-    raise GenerationFailed(
-        f"{path}: its chat template does not take these messages ({reason})",
-        fix="use another model, or messages that alternate between user and assistant",
-    )
-
-
-def _tokenise(
-    native: NativeModel, parts: Sequence[str], *, contents: Sequence[Message]
-) -> tuple[list[int], list[int], int, int | None]:
-    """Tokens, where the messages before the last end, where the last one's content ends, and its tail before an order.
-
-    Plain text of the template is tokenised together with the content beside it, as llama.cpp does it for a whole
-    prompt: the only difference is that control tokens inside contents stay text.
-    """
-    tokens: list[int] = []
-    cuts: list[int] = []
-    content_end = 0
-    last = contents[-1]
-    plain = ""
-    for position, part in enumerate(parts):
-        if position % 2:
-            one = contents[int(part)]
-            if one is last and one.text != one.content:
-                tokens += native.tokenize(plain + one.content, special=False)
-                content_end = len(tokens)
-                plain = one.text[len(one.content) :]
-            else:
-                plain += one.text
-            continue
-        head, control, tail = _around_control(native, part)
-        plain += head
-        if control:
-            tokens += native.tokenize(plain, special=False)
-            if 0 < position < len(parts) - 1:
-                cuts.append(len(tokens))
-            tokens += native.tokenize(control, special=True)
-            plain = tail
-    tokens += native.tokenize(plain, special=False)
-    content_end = content_end or len(tokens)
-    tail_end = None if last.order is None else content_end + _shared(native, last.tail, tokens[content_end:])
-    begin = native.bos_to_add()
-    if begin is None or tokens[:1] == [begin]:
-        return tokens, cuts, content_end, tail_end
-    return [begin, *tokens], [cut + 1 for cut in cuts], content_end + 1, None if tail_end is None else tail_end + 1
-
-
-def _shared(native: NativeModel, tail: str, tokens: Sequence[int]) -> int:
-    """How many of ``tokens`` are those of ``tail`` whatever follows it: its last may become one with what does."""
-    own = native.tokenize(tail, special=False)[:-1]
-    return next((at for at, (one, other) in enumerate(zip(own, tokens, strict=False)) if one != other), len(own))
-
-
-def _around_control(native: NativeModel, part: str) -> tuple[str, str, str]:
-    """Template text as plain head, the stretch from its first to its last control token, and plain tail."""
-    written = [text for text in map(native.control_text, native.tokenize(part, special=True)) if text]
-    if not written:
-        return part, "", ""
-    start, end = part.find(written[0]), part.rfind(written[-1]) + len(written[-1])
-    return part[:start], part[start:end], part[end:]

@@ -5,6 +5,8 @@ Heavy modules are imported inside the commands, so that ``--help`` stays quick.
 
 from __future__ import annotations
 
+import re
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +14,7 @@ import typer
 
 if TYPE_CHECKING:
     from studyrag.evals.answers import AnswerResults
-    from studyrag.evals.arms import Arm
+    from studyrag.evals.arms import Arm, Changes
     from studyrag.evals.results import Results
     from studyrag.settings import Settings
 
@@ -30,7 +32,8 @@ Compare = Annotated[
     str,
     typer.Option(
         "--compare",
-        help="Arms, each tested against the first: bm25, dense, hybrid, rrf, or e.g. dense_weight=0.3+candidates=100.",
+        help="Arms, each tested against the first: bm25, dense, hybrid, rrf, or e.g. dense_weight=0.3+candidates=100 or"
+        " chunk_tokens=128 (its own index).",
     ),
 ]
 HeldBack = Annotated[bool, typer.Option("--held-back", help="Only questions of the fifth of notes kept from tuning.")]
@@ -104,7 +107,7 @@ def _on_notes(
     from studyrag.cli.terminal import progress, say
     from studyrag.errors import Misuse
     from studyrag.evals.golden import digest, find_golden, load, select
-    from studyrag.evals.retrieval import evaluate
+    from studyrag.evals.retrieval import Place, evaluate
 
     file = golden or find_golden(home())
     questions = select(load(file, drafts=drafts), which)
@@ -115,14 +118,25 @@ def _on_notes(
     about: dict[str, str | int] = {
         "golden": file.name, "selection": which, "golden_sha256": digest(questions)
     }  # fmt: skip
-    embedder = wiring.open_embedder(chosen, yes=yes)
-    with progress() as callback:
-        assistant = Assistant(chosen, embedder, progress=callback, notice=say)
-        try:
-            index = assistant.refresh()
-            return evaluate(index, embedder, questions, arms, chosen, worst=worst, progress=callback, about=about)
-        finally:
-            assistant.close()
+    changed = dict.fromkeys(arm.index for arm in arms if arm.index)
+    with progress() as callback, ExitStack() as opened:
+
+        def place(settings: Settings) -> Place:
+            embedder = wiring.open_embedder(settings, yes=yes)
+            assistant = Assistant(settings, embedder, progress=callback, notice=say)
+            opened.callback(assistant.close)
+            return Place(assistant.refresh(), embedder)
+
+        used = place(chosen)
+        variants = {changes: place(_variant(chosen, changes)) for changes in changed}
+        return evaluate(used, questions, arms, chosen, variants=variants, worst=worst, progress=callback, about=about)
+
+
+def _variant(chosen: Settings, changes: Changes) -> Settings:
+    """The same notes in another index, which is kept inside the one in use, for the next comparison."""
+    name = "+".join(f"{key}={value}" for key, value in changes)
+    folder = chosen.index / "variants" / re.sub(r"[^\w.+=-]+", "_", name)
+    return chosen.model_copy(update={**dict(changes), "index": folder})
 
 
 def _on_beir(folder: Path, arms: tuple[Arm, ...], chosen: Settings, *, worst: int, yes: bool) -> Results:

@@ -1,7 +1,7 @@
 """Named ways to rank: the program's own retrievers, reciprocal rank fusion, and changed parameters of the default.
 
-``bm25``, ``dense``, ``hybrid``, ``rrf``, or overrides of hybrid such as ``dense_weight=0.3`` and
-``dense_weight=0.3+candidates=100``.
+``bm25``, ``dense``, ``hybrid``, ``rrf``, or with other settings, ``dense_weight=0.3+candidates=100`` (hybrid) or
+``bm25+chunk_tokens=128``.
 """
 
 from __future__ import annotations
@@ -15,20 +15,31 @@ from studyrag.index import Index
 from studyrag.protocols import Embedder
 from studyrag.records import Hit, Trace
 from studyrag.retrieving import RETRIEVERS, Query, Retriever
+from studyrag.settings import Settings
 
 RRF = "rrf"
 DEPTH = 20
 """Chunks that an arm returns at least, where there are so many."""
 
 
+OF_SEARCH = ("dense_weight", "candidates")
+OF_INDEX = ("chunk_tokens", "precision", "embedder")
+"""Settings that an arm may change; those of the index want another index."""
+Changes = tuple[tuple[str, object], ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """``retriever`` is one of ``RETRIEVERS`` or ``RRF``; ``dense_weight`` counts for hybrid alone."""
+    """``retriever`` is one of ``RETRIEVERS`` or ``RRF``; ``dense_weight`` counts for hybrid alone.
+
+    ``index`` holds the settings of the index that are not those in force, by name; () for the index in use.
+    """
 
     name: str
     retriever: str
     candidates: int
     dense_weight: float
+    index: Changes = ()
 
     @property
     def overrides(self) -> bool:
@@ -44,30 +55,38 @@ def parse_arms(text: str, *, candidates: int, dense_weight: float) -> tuple[Arm,
     if not names or len(set(names)) < len(names):
         raise Misuse(f"--compare {text!r}: each arm once, at least one", fix="--compare hybrid,dense,bm25,rrf")
     plain = Arm("", "hybrid", candidates, dense_weight)
-    return tuple(
-        replace(plain, name=name, retriever=name) if name in (*RETRIEVERS, RRF) else _overridden(plain, name)
-        for name in names
+    return tuple(_parsed(plain, name) for name in names)
+
+
+def _parsed(plain: Arm, name: str) -> Arm:
+    retriever, changes = plain.retriever, {}
+    for part in name.split("+"):
+        key, equals, value = part.partition("=")
+        if part in (*RETRIEVERS, RRF):
+            retriever = part
+        elif equals and value and key in (*OF_SEARCH, *OF_INDEX):
+            changes[key] = value
+        else:
+            raise _no_such(name)
+    try:
+        found = Settings.model_validate({"candidates": plain.candidates, "dense_weight": plain.dense_weight} | changes)
+    except ValueError as err:  # pydantic's ValidationError is one
+        raise _no_such(name) from err
+    return Arm(
+        name,
+        retriever,
+        found.candidates,
+        found.dense_weight,
+        tuple((key, getattr(found, key)) for key in OF_INDEX if key in changes),
     )
 
 
-def _overridden(plain: Arm, name: str) -> Arm:
-    made = replace(plain, name=name)
-    for part in name.split("+"):
-        key, _equals, value = part.partition("=")
-        try:
-            if key == "dense_weight" and 0 <= float(value) <= 1:
-                made = replace(made, dense_weight=float(value))
-                continue
-            if key == "candidates" and 1 <= int(value) <= 1000:
-                made = replace(made, candidates=int(value))
-                continue
-        except ValueError:
-            pass
-        raise Misuse(
-            f"no arm {name!r}",
-            fix=f"{', '.join((*RETRIEVERS, RRF))}, or dense_weight=0…1 and candidates=1…1000 joined by +",
-        )
-    return made
+def _no_such(name: str) -> Misuse:
+    return Misuse(
+        f"no arm {name!r}",
+        fix=f"{', '.join((*RETRIEVERS, RRF))}, and dense_weight=0…1, candidates=1…1000, chunk_tokens=64…2048,"
+        " precision=int8 or embedder=NAME, joined by +",
+    )
 
 
 def search(arm: Arm, index: Index, embedder: Embedder, query: Query, trace: Trace) -> list[Hit]:

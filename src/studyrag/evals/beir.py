@@ -18,7 +18,7 @@ from studyrag.evals.arms import Arm
 from studyrag.evals.golden import Golden, digest
 from studyrag.evals.measuring import MEASURES, per_question
 from studyrag.evals.results import Results
-from studyrag.evals.retrieval import CURVE, arm_result, ask_all, note_ranking
+from studyrag.evals.retrieval import CURVE, Place, arm_result, ask_all, note_ranking
 from studyrag.protocols import Embedder, Progress, no_progress
 
 if TYPE_CHECKING:
@@ -91,7 +91,13 @@ def evaluate_beir(
     worst: int = 10,
     progress: Progress = no_progress,
 ) -> Results:
-    """All arms over the judged queries, by document. Empty documents are not indexed, and count as not found."""
+    """All arms over the judged queries, by document. Empty documents are not indexed, and count as not found.
+
+    :raises Misuse: for an arm that wants another index.
+    """
+    for arm in arms:
+        if arm.index:
+            raise Misuse(f"arm {arm.name!r} needs an index of its own", fix="leave it out with --beir, or set it")
     with TemporaryDirectory(prefix="studyrag-beir-") as name:
         notes, folder = Path(name, "notes"), Path(name, "index")
         notes.mkdir()
@@ -104,7 +110,7 @@ def evaluate_beir(
             index = assistant.refresh()
             names = {key: note for note, key in ids.items()}
             questions = [_as_golden(key, text, data.qrels[key], names) for key, text in data.queries.items()]
-            asked = ask_all(index, embedder, questions, arms, chosen, progress=progress)
+            asked = ask_all({(): Place(index, embedder)}, questions, arms, chosen, progress=progress)
             facts = {"questions": len(questions), "notes": index.n_notes, "chunks": index.n_chunks}
         finally:
             assistant.close()

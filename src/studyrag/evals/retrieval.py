@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from studyrag.answering import NEAREST, approximate_tokens, packed
-from studyrag.evals.arms import Arm, search
+from studyrag.evals.arms import Arm, Changes, search
 from studyrag.evals.golden import Golden, stale
 from studyrag.evals.judging import Judge, recall
 from studyrag.evals.measuring import MEASURES, Difference, auroc, difference, mean, per_question
@@ -35,6 +36,14 @@ Reader = Callable[[Sequence[Hit]], tuple[Passage, ...]]
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """An index with the embedder that built it."""
+
+    index: Index
+    embedder: Embedder
+
+
+@dataclass(frozen=True, slots=True)
 class Asked:
     """One question as every arm saw it: ``hits`` and ``timings_ms`` by arm."""
 
@@ -48,27 +57,29 @@ class Asked:
 
 
 def evaluate(
-    index: Index,
-    embedder: Embedder,
+    place: Place,
     questions: Sequence[Golden],
     arms: Sequence[Arm],
     settings: Settings,
     *,
+    variants: Mapping[Changes, Place] = MappingProxyType({}),
     worst: int = 10,
     progress: Progress = no_progress,
     about: Mapping[str, str | int] | None = None,
 ) -> Results:
-    """All arms over all questions that the notes still hold; the first arm is what the others are tested against."""
+    """All arms over all questions that the notes still hold; the first arm is what the others are tested against.
+
+    ``variants`` are the places of the arms that have an index of their own, over the same notes.
+    """
+    index, places = place.index, {(): place, **variants}
     texts = {note.id: index.note_text(note.id) for note in index.notes()}
     outdated = stale(questions, texts)
     left_out = {one.id for one in outdated}
     sound = [golden for golden in questions if golden.id not in left_out]
-    asked = ask_all(index, embedder, sound, arms, settings, progress=progress)
+    asked = ask_all(places, sound, arms, settings, progress=progress)
     answerable = [one for one in asked if one.golden.answerable]
-    judge = Judge((chunk for chunk, _ in index.all_chunks()), texts)
-    relevant = {one.golden.id: judge.relevant(one.golden) for one in answerable}
-    reads = _reader(index, settings)
-    by_arm = {arm.name: _values(answerable, arm.name, judge, relevant, reads) for arm in arms}
+    judged = {changes: _Judged.of(one.index, texts, answerable, settings) for changes, one in places.items()}
+    by_arm = {arm.name: _values(answerable, arm.name, judged[arm.index]) for arm in arms}
     results = []
     for at, arm in enumerate(arms):
         progress("comparing arms", at, len(arms))
@@ -76,40 +87,49 @@ def evaluate(
     progress("comparing arms", len(arms), len(arms))
     facts = {"questions": len(sound), "answerable": len(answerable), "notes": len(texts), "chunks": index.n_chunks}
     return Results(
-        about={**(about or {}), **facts, "embedder": embedder.id, "chunk_tokens": index.recipe.chunk_tokens},
+        about={**(about or {}), **facts, "embedder": place.embedder.id, "chunk_tokens": index.recipe.chunk_tokens},
         arms=tuple(results),
         abstention=_abstention(asked, settings.min_coverage),
         stale=tuple(f"{one.id}: {one.what}" for one in outdated),
-        unsplit=sum(bool(chunks) for chunks in relevant.values()),
+        unsplit=sum(bool(chunks) for chunks in judged[()].relevant.values()),
     )
 
 
 def ask_all(
-    index: Index,
-    embedder: Embedder,
+    places: Mapping[Changes, Place],
     questions: Sequence[Golden],
     arms: Sequence[Arm],
     settings: Settings,
     *,
     progress: Progress = no_progress,
 ) -> list[Asked]:
-    """Every question through every arm; the query is made once for all of them."""
-    finder = Retriever(index, embedder, candidates=settings.candidates, dense_weight=settings.dense_weight)
-    if questions:  # what loads at first use is not a query's time
-        warm = finder.query(questions[0].question, Trace())
+    """Every question through every arm; the query is made once for all arms of one place. () is the one in use."""
+    finders = {
+        changes: Retriever(
+            place.index, place.embedder, candidates=settings.candidates, dense_weight=settings.dense_weight
+        )
+        for changes, place in places.items()
+    }
+
+    def through_all(golden: Golden) -> Asked:
+        queries = {}
+        for changes, finder in finders.items():
+            trace = Trace()
+            queries[changes] = finder.query(golden.question, trace), trace.events
+        hits, timings = {}, {}
         for arm in arms:
-            search(arm, index, embedder, warm, Trace())
+            (query, events), place = queries[arm.index], places[arm.index]
+            trace = Trace(list(events))
+            hits[arm.name] = tuple(search(arm, place.index, place.embedder, query, trace))
+            timings[arm.name] = trace.timings_ms()
+        return Asked(golden, hits, timings, _probability(finders[()], queries[()][0], settings))
+
+    if questions:
+        through_all(questions[0])  # what loads at first use is not a query's time
     found = []
     for at, golden in enumerate(questions):
         progress("asking", at, len(questions))
-        shared = Trace()
-        query = finder.query(golden.question, shared)
-        hits, timings = {}, {}
-        for arm in arms:
-            trace = Trace(list(shared.events))
-            hits[arm.name] = tuple(search(arm, index, embedder, query, trace))
-            timings[arm.name] = trace.timings_ms()
-        found.append(Asked(golden, hits, timings, _probability(finder, query, settings)))
+        found.append(through_all(golden))
     progress("asking", len(questions), len(questions))
     return found
 
@@ -138,10 +158,23 @@ def _reader(index: Index, settings: Settings) -> Reader:
     return read
 
 
-def _values(
-    asked: Sequence[Asked], arm: str, judge: Judge, relevant: Mapping[str, dict[str, int]], reads: Reader
-) -> Values:
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """What it takes to judge what was returned from one index. ``relevant``: question id to its chunks."""
+
+    judge: Judge
+    relevant: Mapping[str, dict[str, int]]
+    reads: Reader
+
+    @classmethod
+    def of(cls, index: Index, texts: Mapping[str, str], asked: Sequence[Asked], settings: Settings) -> _Judged:
+        judge = Judge((chunk for chunk, _ in index.all_chunks()), texts)
+        return cls(judge, {one.golden.id: judge.relevant(one.golden) for one in asked}, _reader(index, settings))
+
+
+def _values(asked: Sequence[Asked], arm: str, judged: _Judged) -> Values:
     """Question id to every metric, the points of the curves among them."""
+    judge, relevant, reads = judged.judge, judged.relevant, judged.reads
     names = (*MEASURES, *(f"R@{k}" for k in CURVE if f"R@{k}" not in MEASURES))
     by_note = per_question(
         names,
