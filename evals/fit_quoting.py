@@ -62,7 +62,11 @@ def overlaps(statement: str, evidence: Sequence[str]) -> bool:
 
 
 def fit(sources: Sequence[Path]) -> None:
-    records = [json.loads(line) for source in sources for line in source.read_text(encoding="utf-8").splitlines()]
+    records = [
+        {"pool": str(source), **json.loads(line)}
+        for source in sources
+        for line in source.read_text(encoding="utf-8").splitlines()
+    ]
     answerable = [record for record in records if record["evidence"] and record["asked"]]
     if answerable:
         _report_choice(answerable)
@@ -128,23 +132,29 @@ def _fit_verdict(names: Sequence[str], records: Sequence[dict[str, Any]]) -> Non
     from sklearn.metrics import roc_auc_score
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
-    from studyrag.evidence import ABSOLUTE
+    from studyrag.evidence import ABSOLUTE, scaled
 
     names = (*ABSOLUTE, *names)
-    table = np.array([[record["coverage"][name] for name in names] for record in records])
+    table = np.array([[scaled(record["coverage"])[name] for name in names] for record in records])
     truth = np.array([bool(record["evidence"]) for record in records])
+    pools = [record["pool"] for record in records]
+    weights = np.array(
+        [1 / pools.count(pool) for pool in pools]
+    )  # each file of answers weighs the same, then each class
+    for label in (True, False):
+        weights[truth == label] *= 0.5 * len(records) / weights[truth == label].sum()
     spread = table.std(axis=0)
     table /= spread
-    model = LogisticRegression(C=1, max_iter=2000, class_weight="balanced")
+    model = LogisticRegression(C=1, max_iter=2000)
     guessed = np.mean(
         [
             cross_val_predict(model, table, truth, cv=StratifiedKFold(10, shuffle=True, random_state=seed),
-                              method="predict_proba")[:, 1]
+                              method="predict_proba", params={"sample_weight": weights})[:, 1]
             for seed in range(5)
         ],
         axis=0,
     )  # fmt: skip
-    model.fit(table, truth)
+    model.fit(table, truth, sample_weight=weights)
     shown = {"intercept": model.intercept_[0], **dict(zip(names, model.coef_[0] / spread, strict=True))}
     print(f"VERDICT on {len(records)} ({truth.sum()} answerable)", {k: round(float(v), 3) for k, v in shown.items()})
     print(f"   AUC (10-fold) {roc_auc_score(truth, guessed):.3f}")

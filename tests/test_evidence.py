@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from studyrag import evidence as evidence_module
 from studyrag.evidence import (
     ABSOLUTE,
+    BROAD,
+    BROADEST,
     COEFFICIENTS,
     DEPTH,
     HOPELESS,
+    NARROWEST,
     SURE,
     TOP,
     VERDICTS,
     asks_of_oneself,
+    breadth,
     doubtful,
-    features,
     hopeless,
     strange_names,
     weigh,
@@ -32,13 +36,22 @@ KETTLE = hit(chunk("The kettle boils water.", "k"), 1, cosine=0.8)
 OVEN = hit(chunk("The oven makes heat.", "o"), 2, cosine=0.6)
 WEIGHTS = {"kettl": 3.0, "oven": 1.0, "quokka": 4.0}
 
-values = st.fixed_dictionaries({name: st.floats(-1, 1) for name in COEFFICIENTS if name != "intercept"})
+values = st.fixed_dictionaries(
+    {name: st.floats(0 if name == "breadth" else -1, 1) for name in COEFFICIENTS if name != "intercept"}
+)
+
+
+def features(
+    hits: Sequence[Hit], weights: Mapping[str, float], unknown: Sequence[str], question: str = ""
+) -> dict[str, float]:
+    """In a folder where everything counts."""
+    return evidence_module.features(hits, weights, unknown, question, n_chunks=BROADEST)
 
 
 def test_features_are_shares_of_the_questions_weight_and_cosines() -> None:
     found = features([OVEN, KETTLE], WEIGHTS, ["quokka"])
     assert found == pytest.approx(
-        {"cosine": 0.8, "peak": 0.8 - 0.6, "covered": 3 / 8, "unknown": 4 / 8, "named": 0.0, "own": 0.0}
+        {"cosine": 0.8, "peak": 0.8 - 0.6, "covered": 3 / 8, "unknown": 4 / 8, "named": 0.0, "own": 0.0, "breadth": 1.0}
     )
 
 
@@ -61,7 +74,7 @@ def test_only_the_best_hits_are_searched_for_the_questions_words() -> None:
 
 def test_no_hits_and_no_words_are_no_evidence() -> None:
     nothing = features([], WEIGHTS, [])
-    assert nothing == {"cosine": 0.0, "peak": 0.0, "covered": 0.0, "unknown": 1.0, "named": 0.0, "own": 0.0}
+    assert nothing == {**dict.fromkeys(nothing, 0.0), "unknown": 1.0, "breadth": 1.0}
     assert not weigh(nothing, threshold=0.5).covered
     assert features([KETTLE], {}, [])["covered"] == 0.0
 
@@ -74,7 +87,7 @@ def test_the_probability_is_one_and_the_threshold_decides(made: dict[str, float]
     assert evidence.features == made
 
 
-@given(values, st.sampled_from([name for name in COEFFICIENTS if name != "intercept"]), st.floats(0.01, 0.5))
+@given(values, st.sampled_from([n for n in COEFFICIENTS if n not in ("intercept", "breadth")]), st.floats(0.01, 0.5))
 def test_more_of_a_feature_moves_the_probability_as_its_coefficient_says(
     made: dict[str, float], name: str, more: float
 ) -> None:
@@ -82,6 +95,22 @@ def test_more_of_a_feature_moves_the_probability_as_its_coefficient_says(
         weigh({**made, name: made[name] + more}, threshold=0).probability - weigh(made, threshold=0).probability
     )
     assert difference * COEFFICIENTS[name] >= 0
+
+
+def test_breadth_is_that_of_the_logarithm_of_the_chunks() -> None:
+    assert [breadth(n) for n in (0, 1, NARROWEST, BROADEST, 10 * BROADEST)] == pytest.approx([0, 0, 0, 1, 1])
+    assert breadth(round((NARROWEST * BROADEST) ** 0.5)) == pytest.approx(0.5, abs=0.01)
+
+
+@given(values, st.sampled_from(BROAD), st.floats(-1, 1))
+def test_in_a_narrow_folder_only_cosines_and_names_are_evidence(
+    made: dict[str, float], name: str, value: float
+) -> None:
+    narrow = {**made, "breadth": 0.0, "found_logit": 0.0, "gain": 0.0}
+    one, other = Evidence(0.5, True, narrow), Evidence(0.5, True, {**narrow, name: value})
+    assert weigh(one.features, threshold=0) == weigh(narrow, threshold=0)
+    assert weigh(other.features, threshold=0).probability == weigh(narrow, threshold=0).probability
+    assert not doubtful(one) and hopeless(Evidence(0.29, False, narrow), threshold=0.3)
 
 
 def test_nearer_hits_that_hold_the_questions_words_count_for_the_notes_and_unknown_words_against() -> None:
@@ -95,7 +124,7 @@ def test_nearer_hits_that_hold_the_questions_words_count_for_the_notes_and_unkno
 
 def test_the_probability_is_the_logistic_of_the_weighted_sum() -> None:
     made = {name: 0.5 for name in COEFFICIENTS if name != "intercept"}
-    score = COEFFICIENTS["intercept"] + 0.5 * sum(COEFFICIENTS[name] for name in made)
+    score = COEFFICIENTS["intercept"] + sum((0.25 if name in BROAD else 0.5) * COEFFICIENTS[name] for name in made)
     assert weigh(made, threshold=0).probability == pytest.approx(1 / (1 + math.exp(-score)))
 
 
@@ -104,7 +133,7 @@ def test_the_probability_is_the_logistic_of_the_weighted_sum() -> None:
 def test_what_speaks_for_the_passages_raises_the_probability(
     weights: Mapping[str, float], cosine: float, named: bool, value: float, more: float
 ) -> None:
-    found = {"cosine": cosine, "peak": cosine / 2, "named": float(named), "own": 0.0, "covered": 0.3}
+    found = {"cosine": cosine, "peak": cosine / 2, "named": float(named), "own": 0.0, "covered": 0.3, "breadth": 1.0}
     evidence = Evidence(0.5, covered=False, features=found)
     verdict = {name: value for name in weights if name not in ("intercept", *ABSOLUTE)}
     before = with_verdict(evidence, verdict, threshold=0.5)
@@ -116,14 +145,14 @@ def test_what_speaks_for_the_passages_raises_the_probability(
 
 
 def test_a_question_is_doubtful_until_retrieval_is_sure() -> None:
-    assert [doubtful(Evidence(p, covered=True, features={})) for p in (0.0, SURE - 0.01, SURE, 1.0)] == [
+    assert [doubtful(Evidence(p, covered=True, features={"breadth": 1.0})) for p in (0.0, SURE - 0.01, SURE, 1.0)] == [
         True, True, False, False,
     ]  # fmt: skip
 
 
 def test_evidence_is_hopeless_far_below_the_threshold_only() -> None:
     def at(probability: float) -> Evidence:
-        return Evidence(probability, covered=False, features={})
+        return Evidence(probability, covered=False, features={"breadth": 1.0})
 
     assert hopeless(at(HOPELESS * 0.5 - 0.01), threshold=0.5)
     assert not hopeless(at(HOPELESS * 0.5 + 0.01), threshold=0.5)

@@ -237,8 +237,10 @@ class Assistant:
     def _evidence(self, hits: Sequence[Hit], query: Query) -> Evidence:
         from studyrag.evidence import features, weigh
 
-        weights = self._retriever.term_weights(query.terms)
-        return weigh(features(hits, weights, query.unknown, query.text), threshold=self._settings.min_coverage)
+        finder = self._retriever
+        weights, n_chunks = finder.term_weights(query.terms), finder.index.n_chunks
+        values = features(hits, weights, query.unknown, query.text, n_chunks=n_chunks)
+        return weigh(values, threshold=self._settings.min_coverage)
 
     def _hopeless(self, evidence: Evidence, generator: Generator | None) -> bool:
         """Whether to abstain at once. A generator that can weigh texts is asked where retrieval is unsure."""

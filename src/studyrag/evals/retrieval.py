@@ -138,7 +138,8 @@ def _probability(finder: Retriever, query: Query, settings: Settings) -> float:
     """What the assistant makes of the same question before any generation."""
     depth = max(4 * settings.passages, NEAREST)
     hits: list[Hit] = finder.search(query, depth, trace=Trace(), retriever=settings.retriever)
-    values = features(hits, finder.term_weights(query.terms), query.unknown, query.text)
+    weights, n_chunks = finder.term_weights(query.terms), finder.index.n_chunks
+    values = features(hits, weights, query.unknown, query.text, n_chunks=n_chunks)
     return weigh(values, threshold=settings.min_coverage).probability
 
 
