@@ -281,6 +281,13 @@ def test_without_anything_to_read_no_generator_is_asked_though_all_is_allowed(ma
 HOT = "How hot is green tea brewed?"
 
 
+@pytest.fixture
+def broad(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the few notes of the tests were a folder of thousands of chunks."""
+    monkeypatch.setattr("studyrag.evidence.breadth", lambda _chunks: 1.0)
+
+
+@pytest.mark.usefixtures("broad")
 def test_a_generator_that_scores_decides_where_retrieval_is_unsure(make: Make) -> None:
     yes, no = Scoring(20.0), Scoring(-20.0)
     assert not answered(make(yes, min_coverage=0.5).ask(HOT)).abstained
@@ -290,6 +297,7 @@ def test_a_generator_that_scores_decides_where_retrieval_is_unsure(make: Make) -
     assert not any(isinstance(event, Piece | Attributed) for event in events)
 
 
+@pytest.mark.usefixtures("broad")
 @pytest.mark.parametrize("style", ["quote", "write"])
 def test_the_question_is_weighed_against_the_passages_only_where_retrieval_is_unsure(
     make: Make, monkeypatch: pytest.MonkeyPatch, style: str
@@ -340,7 +348,7 @@ def test_style_write_lets_it_write_and_style_quote_keeps_others_from_it(make: Ma
 
 def test_notes_without_a_quotable_sentence_are_written_about(make: Make) -> None:
     scorer = Scoring(20.0)
-    notes = {"code.md": "# Kettle\n\n```python\nkettle_boils = water_boils\n```\n"}
+    notes = {"code.md": "# Kettle\n\n```python\n" + "kettle_boils = water_boils\n" * 30 + "```\n"}
     answered(make(scorer, notes=notes).ask("kettle boils water"))
     assert len(scorer.prompts) == 1
 

@@ -19,7 +19,7 @@ TEA = passage(
     "Green tea is brewed at eighty degrees for two minutes. It should never be\n"
     "boiled, because boiling makes the leaves bitter.\n\n"
     "| tea | heat of the water in degrees |\n|---|---|\n| oolong tea | ninety degrees hot |\n\n"
-    "```\nbrew green tea at eighty degrees exactly\n```\n",
+    "```\n" + "brew green tea at eighty degrees exactly\n" * 20 + "```\n",
     1,
     note_id="tea.md",
     headings=("Tea", "Green tea"),
@@ -185,7 +185,7 @@ def test_every_sentence_is_verbatim_supported_and_cited_with_its_lines() -> None
             assert {word.strip(":;") for word in words} - held <= {"heat", "of", "the", "water", "in", "degrees"}
 
 
-def test_a_table_row_may_answer_and_code_may_not() -> None:
+def test_a_table_row_may_answer_and_long_code_may_not() -> None:
     sentences, citations = run("oolong tea ninety degrees hot", [TEA])
     assert "- oolong tea — heat of the water in degrees: ninety degrees hot" in [one.text.strip() for one in sentences]
     assert 12 in {citation.last_line for citation in citations}

@@ -89,13 +89,35 @@ def test_paragraphs_are_blocks() -> None:
         "**Does the kettle boil water for everyone?**",
         "[The kettle boils water for everyone](kettle.md)",
         "![The kettle boils water for everyone](kettle.png)",
-        "```\nthe kettle boils water for everyone\n```",
+        "```\n" + "the kettle boils water for everyone\n" * 20 + "```",
+        "[[the kettle boils water for everyone]]",
+        "- [[the kettle]] · [[boils water]], [[for everyone]]",
         "# The kettle boils water for everyone",
         "Too short.",
     ],
 )
-def test_questions_links_code_headings_and_scraps_are_none(text: str) -> None:
+def test_questions_links_long_code_headings_and_scraps_are_none(text: str) -> None:
     assert texts(text) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("- [ ] 750 g sugar per litre", "[ ] 750 g sugar per litre"),
+        ("- [x] descale the old kettle", "[x] descale the old kettle"),
+        ("[[Kettle]] goes on the left shelf.", "[[Kettle]] goes on the left shelf."),
+        ("- port: 9271", "port: 9271"),
+        ("> [!tip] Boil the water\n> in the old kettle.", "Boil the water in the old kettle."),
+        ("```bash\nkettle --boil  # at once\n```", "```bash\nkettle --boil  # at once\n```"),
+    ],
+)
+def test_tasks_pages_short_items_callouts_and_commands_are_statements(text: str, shown: str) -> None:
+    assert texts(text) == [shown]
+
+
+def test_a_command_needs_the_line_that_announces_it() -> None:
+    lead, code = statements([passage("To boil the water:\n\n```\nkettle boil --now\n```")])
+    assert lead.leads and code.block == lead.block + 1
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
 """Passages to statements: the smallest pieces that can be quoted as part of an answer and still be understood.
 
-A sentence keeps the formula that it leads to, a table row the names of its columns. Questions, headings and code are
-no statements. A sentence that leads to a list (``Three things drift:``) is quoted only together with what it leads to.
+A sentence keeps the formula that it leads to, a table row the names of its columns; a short fence is one statement.
+Questions, headings, long code and references to other notes are none. A sentence that leads to a list (``Three things
+drift:``) is quoted only together with what it leads to.
 """
 
 from __future__ import annotations
@@ -16,13 +17,18 @@ from studyrag.sentences import Unit, UnitKind, units
 from studyrag.terms import terms
 
 MOST_STATEMENTS = 48
-_MIN_TERMS = 3
+_MIN_TERMS, _MIN_TERMS_OF_ITEM, _MIN_TERMS_OF_LEAD = 3, 2, 1
+_LONGEST_CODE = 600
+"""Characters of a fence that is a statement: a command or two, no programme."""
 _MOST_FORMULAS = 3
 _ROUTINE = "*_\"'”’) "
 _GOES_ON = re.compile(r"[a-z]")
 _RULE = re.compile(r"\|?\s*:?-+:?\s*(\|\s*:?-+:?\s*)*\|?\s*\Z")
 _CELL = re.compile(r"(?<!\\)\|")
 _MARKER = re.compile(r"[ \t]*(?:[-*+]|\d+[.)])[ \t]+\Z")
+_QUOTE_MARK = re.compile(r"^[ \t]*>+[ \t]?(?:\[![\w-]+\][+-]?[ \t]*)?", re.MULTILINE)
+_REFERENCE = re.compile(r"!\[|\[(?!\[|[ xX]\]\s)|(?:\[\[[^\]]*\]\][\s,;·|]*)+\Z")
+"""Begins an image or a link to another note, or is nothing but links; a task and a sentence about a [[page]] are not."""
 _POINTS_BACK = re.compile(
     r"(?:this|that|these|those|it|its|they|their|such|both|neither|otherwise|so|hence|therefore|thus|then|but|yet|here"
     r"|however|instead|the (?:former|latter|same)|in (?:this|that) case|each of (?:them|these)"
@@ -87,11 +93,15 @@ def _statements(passage: Passage) -> Iterator[tuple[Passage, int, bool, bool, in
             header = []
             shown = _prose(text, group)
         bare = shown.rstrip(_ROUTINE)
-        quotable = not bare.endswith("?") and not shown.startswith(("[", "![")) and first.kind is not UnitKind.CODE
-        if quotable and len(set(terms(shown))) >= _MIN_TERMS:
+        quotable = not bare.endswith("?") and not _REFERENCE.match(shown)
+        if first.kind is UnitKind.CODE:
+            quotable = len(shown) <= _LONGEST_CODE
+        leads = bare.endswith(":")
+        least = _MIN_TERMS_OF_LEAD if leads else _MIN_TERMS_OF_ITEM if item else _MIN_TERMS
+        if quotable and len(set(terms(shown))) >= least:
             first_line = passage.first_line + text.count("\n", 0, start)
             last_line = first_line + text.count("\n", start, end)
-            yield passage, block, item, bare.endswith(":"), start, end, first_line, last_line, shown
+            yield passage, block, item, leads, start, end, first_line, last_line, shown
 
 
 def _groups(text: str) -> Iterator[list[Unit]]:
@@ -118,13 +128,15 @@ def _groups(text: str) -> Iterator[list[Unit]]:
 
 
 def _prose(text: str, group: Sequence[Unit]) -> str:
-    """Sentences on one line, display formulas on lines of their own."""
+    """Sentences on one line, display formulas on lines of their own, code as it is."""
+    if group[0].kind is UnitKind.CODE:
+        return text[group[0].start : group[0].end].strip()
     shown = ""
     for before, unit in zip([None, *group], group, strict=False):
         part = text[unit.start : unit.end].strip()
         formula = UnitKind.MATH in (unit.kind, before.kind if before else unit.kind)
         shown += ("" if before is None else "\n" if formula else " ") + (
-            part if unit.kind is UnitKind.MATH else " ".join(part.split())
+            part if unit.kind is UnitKind.MATH else " ".join(_QUOTE_MARK.sub("", part).split())
         )
     return shown
 
