@@ -28,7 +28,7 @@ _CELL = re.compile(r"(?<!\\)\|")
 _MARKER = re.compile(r"[ \t]*(?:[-*+]|\d+[.)])[ \t]+\Z")
 _QUOTE_MARK = re.compile(r"^[ \t]*>+[ \t]?(?:\[![\w-]+\][+-]?[ \t]*)?", re.MULTILINE)
 _REFERENCE = re.compile(r"!\[|\[(?!\[|[ xX]\]\s)|(?:\[\[[^\]]*\]\][\s,;·|]*)+\Z")
-"""Begins an image or a link to another note, or is nothing but links; a task and a sentence about a [[page]] are not."""
+"""Begins an image or a link to another note, or is nothing but links; no task, and no sentence about a [[page]]."""
 _POINTS_BACK = re.compile(
     r"(?:this|that|these|those|it|its|they|their|such|both|neither|otherwise|so|hence|therefore|thus|then|but|yet|here"
     r"|however|instead|the (?:former|latter|same)|in (?:this|that) case|each of (?:them|these)"
