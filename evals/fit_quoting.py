@@ -145,7 +145,7 @@ def _fit_verdict(names: Sequence[str], records: Sequence[dict[str, Any]]) -> Non
         weights[truth == label] *= 0.5 * len(records) / weights[truth == label].sum()
     spread = table.std(axis=0)
     table /= spread
-    model = LogisticRegression(C=3, max_iter=2000)
+    model = LogisticRegression(C=1, max_iter=2000)
     guessed = np.mean(
         [
             cross_val_predict(model, table, truth, cv=StratifiedKFold(10, shuffle=True, random_state=seed),
