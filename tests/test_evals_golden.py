@@ -12,7 +12,7 @@ import pytest
 
 from studyrag.errors import Misuse
 from studyrag.evals.golden import Golden, find_golden, held_back, is_held_back, load, select, stale
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, load_script
 
 GOOD: dict[str, Any] = {
     "id": "q1",
@@ -164,3 +164,13 @@ def test_the_golden_set_is_large_and_mixed() -> None:
     assert sum(one.style == "colloquial" for one in SHIPPED) * 3 >= len(SHIPPED)
     assert len({one.question.casefold() for one in SHIPPED}) == len(SHIPPED)
     assert 0.1 < sum(map(is_held_back, answerable)) / len(answerable) < 0.35
+
+
+@pytest.mark.parametrize("folder", sorted((REPOSITORY / "evals" / "folders").iterdir()), ids=lambda folder: folder.name)
+def test_small_folders_hold_the_notes_that_their_questions_name(folder: Path) -> None:
+    questions = load_script("evals/fit_evidence.py").small_questions(folder)
+    assert len({one.id for one in questions}) == len(questions) >= 20
+    assert 5 <= sum(not one.answerable for one in questions) < len(questions) / 2
+    for one in questions:
+        assert one.question and one.answerable == bool(one.notes) and (one.reference or not one.answerable)
+        assert all((folder / "notes" / note).is_file() for note in one.notes)
