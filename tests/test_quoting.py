@@ -125,6 +125,22 @@ def test_an_item_brings_what_announces_its_list_and_that_never_comes_alone() -> 
     assert lead not in numbers(OF_KITCHEN, [0.9 if one.number == lead else 0.01 for one in OF_KITCHEN])[:1] or last
 
 
+def test_a_count_is_quoted_whole_and_no_further() -> None:
+    made = statements(
+        [
+            passage(
+                "A cold kettle is checked in order. First look at the plug. Second, the switch may be off."
+                " Last comes the fuse. The oven has no fuse.\n\nFirst of all the fridge is cold."
+            )
+        ]
+    )
+    assert len(made) == 6
+    for chosen in (2, 3, 4):
+        assert numbers(made, [1.0 if one.number == chosen else 0.0 for one in made]) == [2, 3, 4]
+    assert numbers(made, [1.0, *[0.0] * 5]) == [1]
+    assert numbers(made, [*[0.0] * 5, 1.0]) == [6]
+
+
 def test_passages_with_better_statements_come_first_each_in_reading_order() -> None:
     made = statements([TEA, BIKES])
     assert [one.passage.number for one in choose([with_chances(made, [0.4, 0.4, 0.0, 0.9])], most=[3])] == [2, 1, 1]

@@ -9,6 +9,7 @@ up. ``evals/fit_quoting.py`` fits the coefficients; docs/log.md has the trial.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -28,6 +29,7 @@ OF_ASPECT: Mapping[str, float] = {**SCORED, "rank": 1.0, "pointed": 1.06}
 """For one aspect of a question the generator's word counts for more: passages are ranked for the others too."""
 FEW, FEW_OF_WHOLE, FEW_OF_EACH, MANY = 6, 2, 4, 10
 """Most statements of an answer; of one that has several aspects, for the whole and for each; and of a long answer."""
+_COUNTS = re.compile(r"\W*(?:first|second|third|fourth|fifth|sixth|seventh|last)(?:ly)?\b", re.IGNORECASE)
 PRICE_OF_ONE, PRICE_OF_A_RUN = 0.05, 0.10
 """What a statement, and a new run of statements, must bring in probability, as a share of the best one's."""
 
@@ -107,7 +109,7 @@ def choose(weighed: Sequence[Sequence[Weighed]], *, most: Sequence[int]) -> list
     For each way of asking (a sequence of the same statements each) at most its number in ``most``: those with the
     highest sum of probabilities after a price for each, and one for each run, so that neighbours are preferred to
     fragments; the most probable one always. Added to them is what they need to be understood: the sentence before one
-    that opens with ``This``, and the sentence that announces a list.
+    that opens with ``This``, the sentence that announces a list, and the rest of ``First … Second …``.
     """
     picked: set[int] = set()
     best: dict[int, float] = {}
@@ -121,6 +123,8 @@ def choose(weighed: Sequence[Sequence[Weighed]], *, most: Sequence[int]) -> list
         for one in able:
             place = one.statement.passage.number
             best[place] = max(best.get(place, 0.0), one.probability)
+    for number in sorted(picked):
+        picked |= _counted(by_number, number)
     for number in sorted(picked):
         picked |= _needed(by_number, number)
     chosen = [by_number[number] for number in picked]
@@ -162,6 +166,24 @@ def _needed(by_number: Mapping[int, Statement], number: int) -> set[int]:
             return needed
         current = before
     return needed
+
+
+def _counted(by_number: Mapping[int, Statement], number: int) -> set[int]:
+    """The sentences around ``number`` that count on with it, ``First``, ``Second`` … ``Last``: half of them mislead."""
+    if not _COUNTS.match(by_number[number].text):
+        return set()
+    found: set[int] = set()
+    for step in (-1, 1):
+        current = by_number[number]
+        while (other := by_number.get(current.number + step)) and _counts_on(current, other):
+            found.add(other.number)
+            current = other
+    return found
+
+
+def _counts_on(one: Statement, other: Statement) -> bool:
+    together = one.passage == other.passage and one.block == other.block
+    return together and not other.item and _COUNTS.match(other.text) is not None
 
 
 def quoted(statements: Sequence[Statement]) -> tuple[tuple[Sentence, ...], tuple[Citation, ...]]:
