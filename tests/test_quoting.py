@@ -130,7 +130,7 @@ def test_a_count_is_quoted_whole_and_no_further() -> None:
         [
             passage(
                 "A cold kettle is checked in order. First look at the plug. Second, the switch may be off."
-                " Last comes the fuse. The oven has no fuse.\n\nFirst of all the fridge is cold."
+                " Last comes the fuse. The oven has no fuse inside.\n\nFirst of all the fridge is cold."
             )
         ]
     )
