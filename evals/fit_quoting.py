@@ -1,7 +1,8 @@
 """Fits what ``quoting`` weighs statements with, and how ``evidence`` reads a generator's verdict.
 
 ``.venv/bin/python evals/fit_quoting.py collect QUESTIONS.jsonl OUT.jsonl`` asks every question that is not held back
-with the settings of the folder it runs in (15 s each on two cores; goes on where it stopped). With
+with the settings of the folder it runs in (15 s each on two cores; goes on where it stopped). For one of evals/folders,
+run it in a copy of its notes after `studyrag init`. With
 ``STUDYRAG_STYLE=write`` it stops before a word is written and keeps the generator's Yes against No.
 ``… fit OUT.jsonl …`` prints the coefficients, and with each what it would have done to questions it was not fitted on.
 Prints, changes nothing: copy the coefficients into quoting.py and evidence.py and the numbers into docs/log.md.
@@ -21,6 +22,8 @@ THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5)
 
 
 def collect(source: Path, out: Path) -> None:
+    from fit_evidence import FOLDERS, SMALL, small_questions
+
     from studyrag import evidence
     from studyrag.cli import wiring
     from studyrag.evals.golden import load, select
@@ -28,7 +31,9 @@ def collect(source: Path, out: Path) -> None:
 
     evidence.HOPELESS, evidence.SURE = 0.0, 2.0  # every question is weighed, however sure retrieval is
     done = {json.loads(line)["id"] for line in out.read_text(encoding="utf-8").splitlines()} if out.exists() else set()
-    questions = [one for one in select(load(source), "open") if one.id not in done]
+    small = source.resolve().parent.parent == FOLDERS.resolve()
+    asked = small_questions(source.parent) if small else select(load(source), "open")
+    questions = [one for one in asked if one.id not in done]
     with (
         wiring.assistant(wiring.settings({"min_coverage": 0.0}), generate=True, quiet=True) as assistant,
         out.open("a", encoding="utf-8") as file,
@@ -37,7 +42,14 @@ def collect(source: Path, out: Path) -> None:
             for event in assistant.ask(question.question):
                 if isinstance(event, Piece):
                     break
-            record: dict[str, Any] = {"id": question.id, "evidence": question.evidence, "coverage": {}, "asked": {}}
+            record: dict[str, Any] = {
+                "id": question.id,
+                "pool": SMALL if small else source.name,
+                "answerable": question.answerable,
+                "evidence": question.evidence,
+                "coverage": {},
+                "asked": {},
+            }
             for stage, _, facts in assistant.last_trace.events:
                 if stage == "statement":
                     record["asked"].setdefault(facts["asked"], []).append(dict(facts))
@@ -62,11 +74,7 @@ def overlaps(statement: str, evidence: Sequence[str]) -> bool:
 
 
 def fit(sources: Sequence[Path]) -> None:
-    records = [
-        {"pool": str(source), **json.loads(line)}
-        for source in sources
-        for line in source.read_text(encoding="utf-8").splitlines()
-    ]
+    records = [json.loads(line) for source in sources for line in source.read_text(encoding="utf-8").splitlines()]
     answerable = [record for record in records if record["evidence"] and record["asked"]]
     if answerable:
         _report_choice(answerable)
@@ -75,7 +83,8 @@ def fit(sources: Sequence[Path]) -> None:
         for name, features in {"ALONE": OWN, "SCORED": (*OWN, "pointed")}.items():
             _fit_statements(name, features, reachable)
     for names in (("found_logit",), ("found_logit", "gain"), ("gain",)):
-        usable = [record for record in records if all(name in record["coverage"] for name in names)]
+        # in the narrowest folders the generator is not asked for all of them, and none of them counts
+        usable = [one for one in records if not one["coverage"]["breadth"] or all(n in one["coverage"] for n in names)]
         if usable:
             _fit_verdict(names, usable)
 
@@ -135,12 +144,10 @@ def _fit_verdict(names: Sequence[str], records: Sequence[dict[str, Any]]) -> Non
     from studyrag.evidence import ABSOLUTE, scaled
 
     names = (*ABSOLUTE, *names)
-    table = np.array([[scaled(record["coverage"])[name] for name in names] for record in records])
-    truth = np.array([bool(record["evidence"]) for record in records])
+    table = np.array([[scaled(record["coverage"]).get(name, 0.0) for name in names] for record in records])
+    truth = np.array([record["answerable"] for record in records])
     pools = [record["pool"] for record in records]
-    weights = np.array(
-        [1 / pools.count(pool) for pool in pools]
-    )  # each file of answers weighs the same, then each class
+    weights = np.array([1 / pools.count(pool) for pool in pools])  # each pool weighs the same, then each class
     for label in (True, False):
         weights[truth == label] *= 0.5 * len(records) / weights[truth == label].sum()
     spread = table.std(axis=0)
@@ -157,10 +164,12 @@ def _fit_verdict(names: Sequence[str], records: Sequence[dict[str, Any]]) -> Non
     model.fit(table, truth, sample_weight=weights)
     shown = {"intercept": model.intercept_[0], **dict(zip(names, model.coef_[0] / spread, strict=True))}
     print(f"VERDICT on {len(records)} ({truth.sum()} answerable)", {k: round(float(v), 3) for k, v in shown.items()})
-    print(f"   AUC (10-fold) {roc_auc_score(truth, guessed):.3f}")
-    for bar in THRESHOLDS:
-        print(f"   at {bar}: refused {np.mean(guessed[truth] < bar):.3f} of answerable,"
-              f" {np.mean(guessed[~truth] < bar):.3f} of others")  # fmt: skip
+    for pool in sorted(set(pools)):
+        own = np.array([one == pool for one in pools])
+        print(f"   {pool}: AUC (10-fold) {roc_auc_score(truth[own], guessed[own]):.3f}")
+        for bar in THRESHOLDS:
+            print(f"     at {bar}: refused {np.mean(guessed[own & truth] < bar):.3f} of answerable,"
+                  f" {np.mean(guessed[own & ~truth] < bar):.3f} of others")  # fmt: skip
 
 
 if __name__ == "__main__":

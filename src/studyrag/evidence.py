@@ -71,8 +71,7 @@ VERDICTS: Sequence[Mapping[str, float]] = (
         "gain": 0.092,
     },
 )
-"""How to read what a generator says of the passages, with the features that mean the same in any folder of notes
-(shares of terms depend on how many it holds).
+"""How to read what a generator says of the passages. Shares of terms are left out: beside it they add nothing.
 found_logit: any of the numbered statements against none of them when it is asked which answers. gain: how much more
 probable (nats) the words of the question are after the passages than alone, the question's likelihood ratio: a language
 model's way of telling that passages are about the question (Ponte and Croft 1998 rank documents by it)."""

@@ -14,7 +14,7 @@ import typer
 
 if TYPE_CHECKING:
     from studyrag.evals.answers import AnswerResults
-    from studyrag.evals.arms import Arm, Changes
+    from studyrag.evals.arms import Arm, IndexSettings
     from studyrag.evals.results import Results
     from studyrag.settings import Settings
 
@@ -132,7 +132,7 @@ def _on_notes(
         return evaluate(used, questions, arms, chosen, variants=variants, worst=worst, progress=callback, about=about)
 
 
-def _variant(chosen: Settings, changes: Changes) -> Settings:
+def _variant(chosen: Settings, changes: IndexSettings) -> Settings:
     """The same notes in another index, which is kept inside the one in use, for the next comparison."""
     name = "+".join(f"{key}={value}" for key, value in changes)
     folder = chosen.index / "variants" / re.sub(r"[^\w.+=-]+", "_", name)

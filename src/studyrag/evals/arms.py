@@ -25,7 +25,7 @@ DEPTH = 20
 OF_SEARCH = ("dense_weight", "candidates")
 OF_INDEX = ("chunk_tokens", "precision", "embedder")
 """Settings that an arm may change; those of the index want another index."""
-Changes = tuple[tuple[str, object], ...]
+IndexSettings = tuple[tuple[str, object], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Arm:
     retriever: str
     candidates: int
     dense_weight: float
-    index: Changes = ()
+    index: IndexSettings = ()
 
     @property
     def overrides(self) -> bool:

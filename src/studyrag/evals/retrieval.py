@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from studyrag.answering import NEAREST, approximate_tokens, packed
-from studyrag.evals.arms import Arm, Changes, search
+from studyrag.evals.arms import Arm, IndexSettings, search
 from studyrag.evals.golden import Golden, stale
 from studyrag.evals.judging import Judge, recall
 from studyrag.evals.measuring import MEASURES, Difference, auroc, difference, mean, per_question
@@ -62,7 +62,7 @@ def evaluate(
     arms: Sequence[Arm],
     settings: Settings,
     *,
-    variants: Mapping[Changes, Place] = MappingProxyType({}),
+    variants: Mapping[IndexSettings, Place] = MappingProxyType({}),
     worst: int = 10,
     progress: Progress = no_progress,
     about: Mapping[str, str | int] | None = None,
@@ -96,7 +96,7 @@ def evaluate(
 
 
 def ask_all(
-    places: Mapping[Changes, Place],
+    places: Mapping[IndexSettings, Place],
     questions: Sequence[Golden],
     arms: Sequence[Arm],
     settings: Settings,
