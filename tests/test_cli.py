@@ -310,6 +310,13 @@ def test_quoted_neighbours_stand_together_and_share_a_citation(cli: RunCli, note
     assert "\n\n[1] oolong.md:3 › Oolong\n" in out
 
 
+def test_a_quoted_fence_closes_before_its_citation(cli: RunCli, notes: Path) -> None:
+    fence = "```sh\nkettle --boil oolong --degrees 90\n```"
+    (notes / "kettle.md").write_text(f"# Kettle\n\n## Boil oolong to 90 degrees\n\n{fence}\n")
+    out = cli("ask", "kettle command to boil oolong to 90 degrees", "--extract", cwd=notes).out
+    assert f"{fence}\n[" in out
+
+
 UNFOUNDED = "Green tea is brewed at 80 degrees for two minutes. Penguins invented radar in Lisbon."
 
 

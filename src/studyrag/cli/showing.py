@@ -69,7 +69,9 @@ class AnswerPrinter:
             marks = "".join(f"[{number}]" for number in event.sentence.citations)
             if event.sentence.supported is False:
                 marks = UNSUPPORTED
-            print(f" {marks}" if marks else "", end="", flush=True)
+            # a mark behind a fence would be part of it, and the fence would not close when it is copied
+            gap = "\n" if event.sentence.text.rstrip().endswith(("```", "~~~", "$$")) else " "
+            print(f"{gap}{marks}" if marks else "", end="", flush=True)
         elif isinstance(event, Answered):
             self._end(event.answer)
 
