@@ -18,7 +18,7 @@ from studyrag.assistant import MAX_QUESTION_CHARS, Assistant
 from studyrag.embedding import HashEmbedder
 from studyrag.errors import GenerationFailed, IndexMismatch, Misuse, NotesError
 from studyrag.generating import EchoGenerator
-from studyrag.index import locked
+from studyrag.index_writing import locked
 from studyrag.records import Answer, Answered, Attributed, Event, Message, Piece, Reading
 from studyrag.settings import Settings
 from tests.makers import write_notes

@@ -18,9 +18,12 @@ import numpy as np
 import pytest
 
 from studyrag import index as index_module
+from studyrag import index_writing
 from studyrag.embedding import HashEmbedder
 from studyrag.errors import IndexBusy, IndexDamaged, IndexMismatch, IndexMissing, IndexNotWritable
-from studyrag.index import Contents, Index, NoteRow, Recipe, SectionRow, SkippedRow, locked, nearest, save
+from studyrag.index import Index, nearest
+from studyrag.index_format import Contents, NoteRow, Recipe, SectionRow, SkippedRow
+from studyrag.index_writing import locked, save
 from studyrag.lexical import BM25, Vocabulary, compact, forward_index, invert
 from studyrag.records import Nearest, Skipped, embedding_text
 from studyrag.terms import terms
@@ -354,7 +357,7 @@ class Refusing:
 )
 @pytest.mark.parametrize(
     ("module", "name", "writes"),
-    [(np, "save", 0), (np, "save", 3), (index_module, "save_vectors", 0), (os, "replace", 0)],
+    [(np, "save", 0), (np, "save", 3), (index_writing, "save_vectors", 0), (os, "replace", 0)],
 )
 def test_a_disk_that_refuses_leaves_the_old_index_and_no_rubbish(
     folder: Path, monkeypatch: pytest.MonkeyPatch, module: Any, name: str, writes: int, number: int, fix: str
@@ -376,7 +379,7 @@ def test_ctrl_c_while_writing_leaves_the_old_index_and_no_rubbish(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(index_module, "save_vectors", interrupted)
+        patch.setattr(index_writing, "save_vectors", interrupted)
         with locked(folder):
             save(folder, contents(OTHER))
     assert len(list(folder.glob("g-*"))) == 1
@@ -392,7 +395,7 @@ def test_an_index_folder_that_is_a_file_is_an_error_with_its_fix(tmp_path: Path)
 
 def test_two_writers_do_not_write_at_once(folder: Path) -> None:
     script = (
-        "import sys; from pathlib import Path; from studyrag.index import locked\n"
+        "import sys; from pathlib import Path; from studyrag.index_writing import locked\n"
         "with locked(Path(sys.argv[1])):\n    print('locked', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(
@@ -410,7 +413,7 @@ def test_two_writers_do_not_write_at_once(folder: Path) -> None:
 
 def test_a_writer_that_was_killed_leaves_no_lock(folder: Path) -> None:
     script = (
-        "import os, sys; from pathlib import Path; from studyrag.index import locked\n"
+        "import os, sys; from pathlib import Path; from studyrag.index_writing import locked\n"
         "with locked(Path(sys.argv[1])):\n    os._exit(9)"
     )
     assert subprocess.run([sys.executable, "-c", script, str(folder)], check=False).returncode == 9

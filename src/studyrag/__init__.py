@@ -31,7 +31,9 @@ Notes to index (stages)
     dense.py          nearest vectors
 
 The index
-    index.py          one directory, written whole and read back checked
+    index_format.py   what an index holds
+    index_writing.py  a new generation, written whole
+    index.py          one directory, read back checked
     building.py       only what changed is read and embedded
     watching.py       whether the notes are still what the index holds
 

@@ -17,7 +17,9 @@ import numpy as np
 
 from studyrag.embedding import embed_whole
 from studyrag.errors import IndexDamaged, IndexMismatch, IndexMissing, NotesError
-from studyrag.index import Contents, Index, NoteRow, Recipe, SectionRow, SkippedRow, locked, save
+from studyrag.index import Index
+from studyrag.index_format import Contents, NoteRow, Recipe, SectionRow, SkippedRow
+from studyrag.index_writing import locked, save
 from studyrag.lexical import Forward, Vocabulary, compact, forward_index, join
 from studyrag.protocols import Embedder, Progress, no_progress
 from studyrag.reading import NoteFile, find_notes, front_matter_problem, read_note
@@ -109,7 +111,7 @@ def build(
 ) -> Built:
     """Brings the index in ``folder`` up to date with ``notes``; ``full`` reads and embeds everything again.
 
-    :raises NotesError: when there is no note to index. :raises IndexBusy, IndexNotWritable: see ``index.locked``.
+    :raises NotesError: when there is no note to index. :raises IndexBusy, IndexNotWritable: see ``index_writing.locked``.
     """
     recipe = Recipe(embedder.id, embedder.dim, chunk_tokens, TERMS_VERSION)
     with locked(folder):

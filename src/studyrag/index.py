@@ -1,250 +1,37 @@
-"""One index on disk: its files written, checked and read back; nothing else knows their format.
+"""One index on disk, checked and read back; ``index_writing`` writes it, and nothing else knows its files.
 
-A directory holds generations and a file ``CURRENT`` that names the one in force. A build writes a new generation
-beside the old and then replaces ``CURRENT`` in one step, so an interrupted build leaves the old index working. JSON,
-SQLite, .npy and FAISS only (no pickle); sizes are checked on every open, and checksums too up to 64 MiB a file.
+A directory holds generations and a file ``CURRENT`` that names the one in force. JSON, SQLite, .npy and FAISS only (no
+pickle); sizes are checked on every open, and checksums too up to 64 MiB a file.
 """
 
 from __future__ import annotations
 
-import errno
 import functools
 import hashlib
 import json
-import os
 import re
-import shutil
 import sqlite3
-import time
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from studyrag.dense import DenseIndex, save_vectors
-from studyrag.errors import IndexBusy, IndexDamaged, IndexMismatch, IndexMissing, IndexNotWritable
-from studyrag.lexical import BM25, Forward, Postings, invert
+from studyrag.dense import DenseIndex
+from studyrag.errors import IndexDamaged, IndexMismatch, IndexMissing
+from studyrag.index_format import FORMAT, NoteRow, Recipe, SectionRow, SkippedRow, crc32
+from studyrag.lexical import BM25, Forward, Postings
 from studyrag.records import Chunk, Nearest, Skipped
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from studyrag.protocols import Vectors
-
-FORMAT = 2
 CHECKED_BYTES = 64 * 2**20
 KEPT_CHUNKS = 1024
 """Chunks that are kept in memory once read: some 2 MB."""
 LOOKUPS = 16
 """So many lookups of terms, some three questions, take as long as reading all terms of the shipped notes."""
 REBUILD = "studyrag index --full"
-_SCHEMA = """
-CREATE TABLE notes (id TEXT PRIMARY KEY, title TEXT, tags TEXT, sha256 TEXT, size INT, mtime_ns INT, ctime_ns INT,
-                    problem TEXT, text TEXT, first_row INT, n_chunks INT) WITHOUT ROWID;
-CREATE TABLE skipped (path TEXT PRIMARY KEY, reason TEXT, size INT, mtime_ns INT, ctime_ns INT) WITHOUT ROWID;
-CREATE TABLE sections (note_id TEXT, start INT, "end" INT, first_line INT, last_line INT, headings TEXT,
-                       PRIMARY KEY (note_id, start)) WITHOUT ROWID;
-CREATE TABLE chunks (row INTEGER PRIMARY KEY, id TEXT, note_id TEXT, title TEXT, headings TEXT, start INT, "end" INT,
-                     first_line INT, last_line INT, context TEXT, text TEXT, digest BLOB);
-CREATE TABLE terms (term TEXT PRIMARY KEY, number INT) WITHOUT ROWID;
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """Everything that decides what an index holds, apart from the notes. Equal recipe and notes, equal index."""
-
-    embedder: str
-    dim: int
-    chunk_tokens: int
-    terms_version: int
-    format: int = FORMAT
-
-
-@dataclass(frozen=True, slots=True)
-class NoteRow:
-    """A note as indexed. ``stamp``: (size, mtime_ns, ctime_ns) of its file then; ``problem`` is its front matter's."""
-
-    id: str
-    title: str
-    tags: tuple[str, ...]
-    sha256: str
-    stamp: tuple[int, int, int]
-    problem: str | None
-    text: str
-    first_row: int
-    n_chunks: int
-
-
-@dataclass(frozen=True, slots=True)
-class SkippedRow:
-    """A file that was passed over, with its stamp then (zeros where it had none)."""
-
-    skipped: Skipped
-    stamp: tuple[int, int, int]
-
-
-@dataclass(frozen=True, slots=True)
-class SectionRow:
-    """Where a section of a note lies. Invariant as for Chunk."""
-
-    note_id: str
-    headings: tuple[str, ...]
-    start: int
-    end: int
-    first_line: int
-    last_line: int
-
-
-@dataclass(frozen=True, slots=True)
-class Contents:
-    """All that a generation holds, ready to be written. Rows of chunks, vectors and forward agree."""
-
-    recipe: Recipe
-    notes: Sequence[NoteRow]
-    skipped: Sequence[SkippedRow]
-    sections: Sequence[SectionRow]
-    chunks: Sequence[Chunk]
-    digests: Sequence[bytes]
-    vectors: Vectors
-    terms: Sequence[str]
-    forward: Forward
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """The sole right to write the index in ``folder``, which is made if missing.
-
-    :raises IndexBusy: when another process has it. :raises IndexNotWritable: when nothing can be written there.
-    """
-    from filelock import FileLock, Timeout
-
-    with _writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(str(folder / "lock"))
-        try:
-            lock.acquire(timeout=0)
-        except Timeout as err:
-            raise IndexBusy(
-                f"{folder}: another studyrag is indexing here", fix="wait until it has finished, then try again"
-            ) from err
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def save(folder: Path, contents: Contents) -> None:
-    """Writes a new generation, makes it current, and removes the others. The caller holds the lock.
-
-    :raises IndexNotWritable: when the disk is full or refuses; the old generation then stays current.
-    """
-    generation = folder / f"g-{time.time_ns():x}-{os.getpid()}"
-    with _writing(folder):
-        try:
-            generation.mkdir()
-            _write_tables(generation / "notes.sqlite", contents)
-            save_vectors(generation / "vectors.faiss", contents.vectors)
-            _write_arrays(generation, contents)
-            _write_manifest(generation, contents)
-            temporary = folder / "CURRENT.new"
-            temporary.write_text(generation.name + "\n", encoding="utf-8")
-            os.replace(temporary, folder / "CURRENT")
-        except BaseException:
-            shutil.rmtree(generation, ignore_errors=True)
-            raise
-    for old in folder.glob("g-*"):
-        if old != generation:
-            shutil.rmtree(old, ignore_errors=True)
-
-
-@contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    """Translates every way in which a disk says no."""
-    try:
-        yield
-    except (OSError, sqlite3.Error, RuntimeError) as err:
-        refused = getattr(err, "errno", None) in _REFUSED or getattr(err, "sqlite_errorname", "") in _SQLITE_REFUSED
-        reason = getattr(err, "strerror", None) or ("it is refused" if refused else "is the disk full?")
-        raise IndexNotWritable(
-            f"{folder}: the index cannot be written ({reason}); the index that was there is untouched",
-            fix="make the folder writable, or set `index` elsewhere"
-            if refused
-            else "free some disk space, or set `index` to a folder on another disk, and index again",
-        ) from err
-
-
-_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR)
-_SQLITE_REFUSED = ("SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_PERM")
-"""Who says neither (numpy and faiss give no error number) ran out of space, or into a limit of it."""
-
-
-def _write_tables(path: Path, contents: Contents) -> None:
-    database = sqlite3.connect(path)
-    try:
-        database.executescript("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF;" + _SCHEMA)
-        put = database.executemany
-        put(
-            "INSERT INTO notes VALUES (?,?,?,?,?,?,?,?,?,?,?)",
-            (
-                (n.id, n.title, json.dumps(n.tags), n.sha256, *n.stamp, n.problem, n.text, n.first_row, n.n_chunks)
-                for n in contents.notes
-            ),
-        )
-        put(
-            "INSERT INTO skipped VALUES (?,?,?,?,?)",
-            ((s.skipped.path, s.skipped.reason, *s.stamp) for s in contents.skipped),
-        )
-        put(
-            "INSERT INTO sections VALUES (?,?,?,?,?,?)",
-            ((s.note_id, s.start, s.end, s.first_line, s.last_line, json.dumps(s.headings)) for s in contents.sections),
-        )
-        put("INSERT INTO chunks VALUES (?,?,?,?,?,?,?,?,?,?,?,?)", _chunk_rows(contents))
-        put("INSERT INTO terms VALUES (?,?)", ((term, number) for number, term in enumerate(contents.terms)))
-        database.commit()
-    finally:
-        database.close()
-
-
-def _chunk_rows(contents: Contents) -> Iterator[tuple[object, ...]]:
-    for row, (c, digest) in enumerate(zip(contents.chunks, contents.digests, strict=True)):
-        headings = json.dumps(c.headings)
-        place = (c.start, c.end, c.first_line, c.last_line)
-        yield (row, c.id, c.note_id, c.title, headings, *place, c.context, c.text, digest)
-
-
-def _write_arrays(folder: Path, contents: Contents) -> None:
-    postings = invert(contents.forward, len(contents.terms))
-    for kind, record in (("forward", contents.forward), ("postings", postings)):
-        for name in record.__slots__:
-            np.save(folder / f"{kind}.{name}.npy", getattr(record, name), allow_pickle=False)
-
-
-def _write_manifest(folder: Path, contents: Contents) -> None:
-    files = {path.name: {"bytes": path.stat().st_size, "crc32": _crc32(path)} for path in sorted(folder.iterdir())}
-    facts = {
-        "recipe": asdict(contents.recipe),
-        "created": time.time(),
-        "notes": len(contents.notes),
-        "chunks": len(contents.chunks),
-        "terms": len(contents.terms),
-        "files": files,
-    }
-    body = json.dumps(facts, indent=1, sort_keys=True)
-    seal = hashlib.sha256(body.encode()).hexdigest()
-    (folder / "manifest.json").write_text(body + "\n" + seal + "\n", encoding="utf-8")
-
-
-def _crc32(path: Path) -> int:
-    value = 0
-    with path.open("rb") as handle:
-        while part := handle.read(2**20):
-            value = zlib.crc32(part, value)
-    return value
 
 
 class Index:
@@ -477,7 +264,7 @@ def _check_files(folder: Path, files: Mapping[str, Mapping[str, int]], check_all
             size = path.stat().st_size
             damaged = size != expected["bytes"]
             if not damaged and (check_all or size <= CHECKED_BYTES):
-                damaged = _crc32(path) != expected["crc32"]
+                damaged = crc32(path) != expected["crc32"]
         except OSError as err:
             raise IndexDamaged(f"{path}: cannot be read ({err.strerror})", fix=REBUILD) from err
         if damaged:

@@ -1,0 +1,87 @@
+"""What an index holds: its recipe and rows, as they are written and read back."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from studyrag.records import Chunk, Skipped
+
+if TYPE_CHECKING:
+    from studyrag.lexical import Forward
+    from studyrag.protocols import Vectors
+
+FORMAT = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Everything that decides what an index holds, apart from the notes. Equal recipe and notes, equal index."""
+
+    embedder: str
+    dim: int
+    chunk_tokens: int
+    terms_version: int
+    format: int = FORMAT
+
+
+@dataclass(frozen=True, slots=True)
+class NoteRow:
+    """A note as indexed. ``stamp``: (size, mtime_ns, ctime_ns) of its file then; ``problem`` is its front matter's."""
+
+    id: str
+    title: str
+    tags: tuple[str, ...]
+    sha256: str
+    stamp: tuple[int, int, int]
+    problem: str | None
+    text: str
+    first_row: int
+    n_chunks: int
+
+
+@dataclass(frozen=True, slots=True)
+class SkippedRow:
+    """A file that was passed over, with its stamp then (zeros where it had none)."""
+
+    skipped: Skipped
+    stamp: tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class SectionRow:
+    """Where a section of a note lies. Invariant as for Chunk."""
+
+    note_id: str
+    headings: tuple[str, ...]
+    start: int
+    end: int
+    first_line: int
+    last_line: int
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """All that a generation holds, ready to be written. Rows of chunks, vectors and forward agree."""
+
+    recipe: Recipe
+    notes: Sequence[NoteRow]
+    skipped: Sequence[SkippedRow]
+    sections: Sequence[SectionRow]
+    chunks: Sequence[Chunk]
+    digests: Sequence[bytes]
+    vectors: Vectors
+    terms: Sequence[str]
+    forward: Forward
+
+
+def crc32(path: Path) -> int:
+    """Of a whole file, read in parts."""
+    value = 0
+    with path.open("rb") as handle:
+        while part := handle.read(2**20):
+            value = zlib.crc32(part, value)
+    return value
