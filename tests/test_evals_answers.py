@@ -198,7 +198,7 @@ def test_a_judge_that_is_interrupted_loses_one_call(tmp_path: Path) -> None:
             return super().log_probabilities(messages, replies)
 
     model, cache = Stopped(), Cache(tmp_path)
-    judge = Judge(model, sha256="x")
+    judge = Judge(model, HashEmbedder(), sha256="x")
     with pytest.raises(KeyboardInterrupt):
         judge_sample(judge, sample(), cache, support=lambda _: 1.0, relevance=lambda _: 1.0)
     judge_sample(judge, sample(), cache, support=lambda _: 1.0, relevance=lambda _: 1.0)
@@ -250,7 +250,11 @@ def test_claims_are_judged_against_all_passages_and_against_what_they_cite(tmp_p
             return [math.log(0.5), math.log(0.25)]
 
     made = judge_sample(
-        Judge(Noting(), sha256="x"), sample(), Cache(None), support=lambda one: 0.9, relevance=lambda one: 0.2
+        Judge(Noting(), HashEmbedder(), sha256="x"),
+        sample(),
+        Cache(None),
+        support=lambda one: 0.9,
+        relevance=lambda one: 0.2,
     )
     assert [verdict.text for verdict in made.claims] == ["Green tea is brewed at 80 degrees.", "It is sweet."]
     assert [at for at, _ in made.cited] == [0]
@@ -429,9 +433,11 @@ def test_everything_together_twice_over_the_cache(
     samples = ask_all(assistant, QUESTIONS, cache, {})
     told: list[tuple[str, int, int]] = []
 
+    judge = Judge(FakeJudgeModel(), hash_embedder, sha256="f")
+
     def run() -> AnswerResults:
         found, seconds = score_all(
-            samples, QUESTIONS, judge=Judge(FakeJudgeModel(), sha256="f"), calibration=None, embedder=hash_embedder,
+            samples, QUESTIONS, judge=judge, calibration=None, embedder=hash_embedder,
             texts=NOTES, cache=cache, ragas=ragas, progress=lambda *facts: told.append(facts),
         )  # fmt: skip
         return summed_up(
@@ -484,7 +490,7 @@ def test_the_report_escapes_everything_and_is_the_same_twice(tmp_path: Path) -> 
 
 
 def test_one_page_holds_what_was_measured_into_its_folder(tmp_path: Path) -> None:
-    found = judge_the_judge(Judge(FakeJudgeModel(), sha256="f"), items(tmp_path / "items"), Cache(None))
+    found = judge_the_judge(Judge(FakeJudgeModel(), HashEmbedder(), sha256="f"), items(tmp_path / "items"), Cache(None))
     judge = Section("judge", "The judge", judge_plots(found), judge_tables(found))
     table = Table("T", "", ("a",), (("b",),))
     write_section(judge, tmp_path / "r")

@@ -16,6 +16,7 @@ pytest.importorskip("ir_measures")
 
 from pydantic import BaseModel
 
+from studyrag.embedding import HashEmbedder
 from studyrag.errors import GenerationFailed, Misuse, StudyRagError
 from studyrag.evals.cache import Cache
 from studyrag.evals.calibrating import (
@@ -31,7 +32,7 @@ from studyrag.evals.calibrating import (
     uncalibrated,
     write_calibration,
 )
-from studyrag.evals.judge import PROMPTS, RELEVANCE, SAID, SUPPORT, FakeJudgeModel, Judge, Wording
+from studyrag.evals.judge import RELEVANCE, SAID, SUPPORT, Example, FakeJudgeModel, Judge, Wording, nearest_sentences
 from studyrag.evals.judged import judge_the_judge
 from studyrag.evals.labelled import Item, halves, load_items
 from studyrag.evals.measuring import Mean
@@ -115,7 +116,7 @@ def item(name: str, note: str, label: bool = True) -> Item:
 
 def test_an_opinion_is_the_difference_of_log_probabilities_by_wording() -> None:
     model = Scripted(weights=(math.log(0.8), math.log(0.1)))
-    judge = Judge(model, sha256="x")
+    judge = Judge(model, HashEmbedder(), sha256="x")
     assert judge.support("the context", "the statement") == {
         wording.name: pytest.approx(math.log(8)) for wording in SUPPORT
     }
@@ -129,25 +130,52 @@ def test_what_is_judged_may_hold_braces() -> None:
     assert (made[1].content, made[1].tail) == ("{text} {0}", "{context} \\frac{1}{2}")
 
 
+def test_examples_are_turns_of_the_chat_before_the_question() -> None:
+    wording = Wording("w", "s", "{context}", "?{text}", yes="Ja", no="Nein", examples=(Example("a", "b", False),))
+    roles = [(message.role, message.text) for message in wording.messages("c", "d")]
+    assert roles == [("system", "s"), ("user", "a?b"), ("assistant", "Nein"), ("user", "c?d")]
+
+
+def test_examples_of_every_wording_have_both_answers() -> None:
+    for wording in (*SUPPORT, *RELEVANCE):
+        assert len({one.yes for one in wording.examples}) != 1
+
+
+def test_the_nearest_sentences_are_shown_in_their_order() -> None:
+    context = "Cats sleep a lot.\nGreen tea is brewed\nat 80 degrees. Dogs bark. It is bitter when green tea is hot."
+    assert (
+        nearest_sentences(HashEmbedder(), context, "green tea is hot", 2)
+        == "Green tea is brewed at 80 degrees. It is bitter when green tea is hot."
+    )
+    assert nearest_sentences(HashEmbedder(), "One.\nTwo.", "three", 2) == "One.\nTwo."
+    assert nearest_sentences(HashEmbedder(), "", "three", 2) == ""
+
+
+def test_another_embedder_is_another_version_of_the_prompts() -> None:
+    embedders = (HashEmbedder(), HashEmbedder(dim=32), HashEmbedder())
+    versions = [Judge(FakeJudgeModel(), one, sha256="x").prompts for one in embedders]
+    assert versions[0] == versions[2] != versions[1]
+
+
 def test_a_server_says_yes_or_no_in_json() -> None:
-    assert set(Judge(JsonOnly('{"verdict": "Yes"}'), sha256="x").support("c", "s").values()) == {SAID}
-    assert set(Judge(JsonOnly('{"verdict": "No"}'), sha256="x").support("c", "s").values()) == {-SAID}
+    assert set(Judge(JsonOnly('{"verdict": "Yes"}'), HashEmbedder(), sha256="x").support("c", "s").values()) == {SAID}
+    assert set(Judge(JsonOnly('{"verdict": "No"}'), HashEmbedder(), sha256="x").support("c", "s").values()) == {-SAID}
 
 
 @pytest.mark.parametrize("said", ['{"verdict": "Maybe"}', "[]", "Yes", '{"verdict": '])
 def test_a_server_that_says_neither_fails(said: str) -> None:
     with pytest.raises(GenerationFailed):
-        Judge(JsonOnly(said), sha256="x").support("c", "s")
+        Judge(JsonOnly(said), HashEmbedder(), sha256="x").support("c", "s")
 
 
 def test_a_model_that_can_do_neither_fails() -> None:
     with pytest.raises(GenerationFailed, match="cannot be held to a JSON schema"):
-        Judge(Writer("Yes"), sha256="x").support("c", "s")
+        Judge(Writer("Yes"), HashEmbedder(), sha256="x").support("c", "s")
 
 
 def test_only_what_runs_here_fails_again_for_certain() -> None:
-    assert Judge(FakeJudgeModel(), sha256="x").repeatable
-    assert not Judge(JsonOnly(""), sha256="x").repeatable
+    assert Judge(FakeJudgeModel(), HashEmbedder(), sha256="x").repeatable
+    assert not Judge(JsonOnly(""), HashEmbedder(), sha256="x").repeatable
 
 
 # Labelled items
@@ -290,7 +318,7 @@ def test_what_is_no_calibration_is_refused(tmp_path: Path, text: str) -> None:
 
 def test_the_judge_is_measured_on_the_notes_it_was_not_fitted_on_and_asked_once(tmp_path: Path) -> None:
     model = FakeJudgeModel()
-    judge, cache = Judge(model, sha256="fake"), Cache(tmp_path / "cache")
+    judge, cache = Judge(model, HashEmbedder(), sha256="fake"), Cache(tmp_path / "cache")
     folder = items(tmp_path / "items")
     found = judge_the_judge(judge, folder, cache)
     for name in ("support", "relevance"):
@@ -298,21 +326,21 @@ def test_the_judge_is_measured_on_the_notes_it_was_not_fitted_on_and_asked_once(
         assert (one.n, one.auc.value, one.accuracy.value) == (6, 1.0, 1.0)
         assert set(one.by_kind) == {"support": {"yes", "x"}, "relevance": {"a", "x"}}[name]
         assert len(found.judged[name]) == 6
-    assert found.about["prompts"] == PROMPTS == found.calibration.prompts
+    assert found.about["prompts"] == judge.prompts == found.calibration.prompts
 
     class Silent(FakeJudgeModel):
         def log_probabilities(self, *_: Any, **__: Any) -> list[float]:
             raise AssertionError("asked again")
 
-    again = judge_the_judge(Judge(Silent(), sha256="fake"), folder, cache)
+    again = judge_the_judge(Judge(Silent(), HashEmbedder(), sha256="fake"), folder, cache)
     assert json.dumps(again.to_json()) == json.dumps(found.to_json())
     with pytest.raises(AssertionError, match="asked again"):
-        judge_the_judge(Judge(Silent(), sha256="another"), folder, cache)
+        judge_the_judge(Judge(Silent(), HashEmbedder(), sha256="another"), folder, cache)
 
 
 def test_items_of_one_note_leave_nothing_to_measure_on(tmp_path: Path) -> None:
     with pytest.raises(Misuse, match="one note alone"):
-        judge_the_judge(Judge(FakeJudgeModel(), sha256="f"), items(tmp_path, notes=1), Cache(None))
+        judge_the_judge(Judge(FakeJudgeModel(), HashEmbedder(), sha256="f"), items(tmp_path, notes=1), Cache(None))
 
 
 # RAGAS's calls
@@ -382,7 +410,7 @@ def test_what_does_not_fit_is_found(text: str, reason: str) -> None:
 
 def test_a_call_asks_for_one_verdict_a_statement_and_splits_what_varies_off() -> None:
     model = Scripted(texts=[verdicts(1, 0)])
-    ragas = RagasJudge(Judge(model, sha256="x"), Cache(None))
+    ragas = RagasJudge(Judge(model, HashEmbedder(), sha256="x"), Cache(None))
     made = finished(ragas.agenerate(nli_prompt(2), NLIStatementOutput))
     assert [one.verdict for one in made.statements] == [1, 0]
     (message,) = model.asked[0]
@@ -394,7 +422,7 @@ def test_a_call_asks_for_one_verdict_a_statement_and_splits_what_varies_off() ->
 @pytest.mark.parametrize("said", ["{", verdicts(1), verdicts(1, 7), GenerationFailed("cut off after 9", fix="")])
 def test_a_failed_call_is_remembered_and_not_made_again(said: str | Exception) -> None:
     model = Scripted(texts=[said])
-    ragas = RagasJudge(Judge(model, sha256="x"), Cache(None))
+    ragas = RagasJudge(Judge(model, HashEmbedder(), sha256="x"), Cache(None))
     for _ in range(3):  # as ContextRelevance does
         with pytest.raises(GenerationFailed):
             ragas.generate(nli_prompt(2), NLIStatementOutput)
@@ -407,7 +435,7 @@ def test_replies_are_kept_and_so_are_failures_that_would_come_again(tmp_path: Pa
     cache = Cache(tmp_path)
     model = Scripted(texts=[verdicts(1, 0), "{"])
     for _ in range(2):
-        ragas = RagasJudge(Judge(model, sha256="x"), cache)
+        ragas = RagasJudge(Judge(model, HashEmbedder(), sha256="x"), cache)
         assert len(ragas.generate(nli_prompt(2), NLIStatementOutput).statements) == 2
         with pytest.raises(GenerationFailed, match="not JSON"):
             ragas.generate(nli_prompt(1), NLIStatementOutput)
@@ -415,7 +443,7 @@ def test_replies_are_kept_and_so_are_failures_that_would_come_again(tmp_path: Pa
     for said in ("{", '{"rating": 2}'):  # a server may have been busy
         server = Writer("")
         server.write_json = lambda *_, said=said, **__: said  # type: ignore[attr-defined]
-        ragas = RagasJudge(Judge(server, sha256="server"), cache)
+        ragas = RagasJudge(Judge(server, HashEmbedder(), sha256="server"), cache)
         if said == "{":
             with pytest.raises(GenerationFailed):
                 ragas.generate("rate it", Rating)

@@ -111,7 +111,8 @@ def build(
 ) -> Built:
     """Brings the index in ``folder`` up to date with ``notes``; ``full`` reads and embeds everything again.
 
-    :raises NotesError: when there is no note to index. :raises IndexBusy, IndexNotWritable: see ``index_writing.locked``.
+    :raises NotesError: when there is no note to index.
+    :raises IndexBusy, IndexNotWritable: see ``index_writing.locked``.
     """
     recipe = Recipe(embedder.id, embedder.dim, chunk_tokens, TERMS_VERSION)
     with locked(folder):

@@ -146,7 +146,7 @@ def _measure(
     from studyrag.evals.golden import digest
 
     embedder = wiring.open_embedder(chosen, yes=yes)
-    generator, generator_sha256, judge = wiring.open_generator_and_judge(chosen, yes=yes)
+    generator, generator_sha256, judge = wiring.open_generator_and_judge(chosen, embedder, yes=yes)
     known = _calibration(judge, calibration)
     about.update(
         golden_sha256=digest(questions),
@@ -216,10 +216,9 @@ def _calibration(judge: Judge, file: Path | None) -> Calibration | None:
     """That of this judge and these prompts; without one, a word on stderr, and no score is called calibrated."""
     from studyrag.cli.terminal import say
     from studyrag.evals.calibrating import read_calibration
-    from studyrag.evals.judge import PROMPTS
 
     place = file or _labels(None) / "calibration.json"
-    found = read_calibration(place, judge_sha256=judge.sha256, prompts=PROMPTS)
+    found = read_calibration(place, judge_sha256=judge.sha256, prompts=judge.prompts)
     if found is None:
         say(f"no calibration of judge {judge.name} in {place}: its scores are not calibrated (studyrag eval judge)")
     return found
@@ -287,7 +286,7 @@ def judge(
 
     require_extra()
     chosen = wiring.settings({"judge": judge})
-    opened = wiring.open_judge(chosen, yes=yes)
+    opened = wiring.open_judge(chosen, wiring.open_embedder(chosen, yes=yes), yes=yes)
     try:
         with progress() as callback:
             results = judge_the_judge(opened, _labels(items), _cache(chosen, cache), progress=callback)

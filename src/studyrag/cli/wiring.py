@@ -89,27 +89,29 @@ def open_generator(chosen: Settings, *, yes: bool = False, window: int = 0) -> G
         return None
 
 
-def open_generator_and_judge(chosen: Settings, *, yes: bool = False) -> tuple[Generator | None, str, Judge]:
+def open_generator_and_judge(
+    chosen: Settings, embedder: Embedder, *, yes: bool = False
+) -> tuple[Generator | None, str, Judge]:
     """The generator, what identifies it, and the judge: one loaded model for both where it is the same."""
     from studyrag.evals.judge import JUDGE_WINDOW, Judge
 
     generator_sha256, judge_sha256 = (model_sha256(name, yes=yes) for name in (chosen.generator, chosen.judge))
     if judge_sha256 != generator_sha256 or judge_sha256 == "fake":
-        return open_generator(chosen, yes=yes), generator_sha256, open_judge(chosen, yes=yes)
+        return open_generator(chosen, yes=yes), generator_sha256, open_judge(chosen, embedder, yes=yes)
     shared = open_generator(chosen, yes=yes, window=JUDGE_WINDOW)
     if shared is None:
-        return None, "none", open_judge(chosen, yes=yes)
-    return shared, generator_sha256, Judge(shared, sha256=judge_sha256)
+        return None, "none", open_judge(chosen, embedder, yes=yes)
+    return shared, generator_sha256, Judge(shared, embedder, sha256=judge_sha256)
 
 
-def open_judge(chosen: Settings, *, yes: bool = False) -> Judge:
+def open_judge(chosen: Settings, embedder: Embedder, *, yes: bool = False) -> Judge:
     """:raises ModelMissing: when it is not installed and may not be fetched."""
     from studyrag.evals.judge import JUDGE_WINDOW, FakeJudgeModel, Judge
     from studyrag.generating import open_generator as opened
 
     sha256 = model_sha256(chosen.judge, yes=yes)
     if sha256 == "fake":
-        return Judge(FakeJudgeModel(), sha256=sha256)
+        return Judge(FakeJudgeModel(), embedder, sha256=sha256)
     model = opened(
         chosen.judge,
         find_model=lambda name: _installed(name, yes=yes),
@@ -117,7 +119,7 @@ def open_judge(chosen: Settings, *, yes: bool = False) -> Judge:
         threads=chosen.threads or None,
         gpu_layers=chosen.gpu_layers,
     )
-    return Judge(model, sha256=sha256)
+    return Judge(model, embedder, sha256=sha256)
 
 
 def model_sha256(spec: str, *, yes: bool = False) -> str:

@@ -1,6 +1,6 @@
 """A judge: a chat model asked for yes or no, read as log-odds, or for JSON that fits a schema. One call at a time.
 
-Its prompts stand here and nowhere else; whatever changes what it is asked changes ``PROMPTS``.
+Its prompts stand here and nowhere else; whatever changes what it is asked changes ``Judge.prompts``.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING, Any
 
 from studyrag.errors import GenerationFailed
-from studyrag.protocols import Generator, JsonWriter, Scorer
+from studyrag.protocols import Embedder, Generator, JsonWriter, Scorer
 from studyrag.records import Message
+from studyrag.sentences import units
 
 if TYPE_CHECKING:
     from studyrag.evals.calibrating import Opinion
@@ -28,10 +29,20 @@ SAID = 5.0
 
 
 @dataclass(frozen=True, slots=True)
+class Example:
+    """A question that the judge is shown with its right answer, before it is asked one."""
+
+    context: str
+    text: str
+    yes: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Wording:
     """One way to ask. ``head`` and ``tail`` hold ``{context}`` and ``{text}``; another tail to the same head is cheap.
 
-    ``yes`` and ``no`` are replies: log-odds are ln P(yes) - ln P(no).
+    ``yes`` and ``no`` are replies: log-odds are ln P(yes) - ln P(no). ``nearest``: of the context, only so many
+    sentences are shown, those nearest to the text; 0: all of it.
     """
 
     name: str
@@ -40,22 +51,66 @@ class Wording:
     tail: str
     yes: str = "Yes"
     no: str = "No"
+    examples: tuple[Example, ...] = ()
+    nearest: int = 0
 
     def messages(self, context: str, text: str) -> list[Message]:
-        return [
-            Message("system", self.system),
-            Message("user", self.head.format(context=context, text=text), self.tail.format(context=context, text=text)),
-        ]
+        made = [Message("system", self.system)]
+        for one in self.examples:
+            made += [self._asked(one.context, one.text), Message("assistant", self.yes if one.yes else self.no)]
+        return [*made, self._asked(context, text)]
+
+    def _asked(self, context: str, text: str) -> Message:
+        return Message(
+            "user", self.head.format(context=context, text=text), self.tail.format(context=context, text=text)
+        )
 
 
+_TEA = (
+    "Green tea is brewed at about 80 °C for two minutes; black tea takes boiling water and four minutes. Too hot water"
+    " makes green tea bitter because it draws out more catechins."
+)
+_BIKES = (
+    "A steel road bike weighs 9 to 11 kg and lasts for decades. Carbon frames weigh 7 kg but crack on impact, and most"
+    " makers replace them once only."
+)
+_HARBOUR = (
+    "The harbour was dredged in 1931 to a depth of 12 m, which let ships of 20,000 tons dock. Trade doubled within five"
+    " years."
+)
+_DOUGH = (
+    "Sourdough rises slowly, because wild yeast is less active than baker's yeast. Salt slows it further and is added"
+    " after the first rest."
+)
 SUPPORT = (
     Wording(
-        "strict",
-        "You are a strict fact checker. A statement is supported only if the context alone says all of it: every"
-        " number, name, direction, negation, condition and degree. What is true in the world but not said by the"
-        " context is not supported. Answer with one word: Yes or No.",
-        "Context:\n{context}",
-        "\n\nStatement: {text}\nIs the statement supported by the context? Answer Yes or No.",
+        "examples",
+        "You check statements against a source. Say Yes only if the source itself says everything that the statement"
+        " says: numbers, names, direction, negation, conditions and degree. Say No if anything in the statement differs"
+        " from the source, is stronger than it, is about something else, or is not said there, even if it is true in"
+        " the world. Answer with one word: Yes or No.",
+        "Source:\n{context}",
+        "\n\nStatement: {text}\n\nDoes the source say exactly this? Answer Yes or No.",
+        examples=(
+            Example(_TEA, "Water that is too hot spoils green tea, since more catechins are extracted.", True),
+            Example(_TEA, "Black tea is brewed at about 80 °C, green tea with boiling water.", False),
+            Example(_BIKES, "Frames of carbon never survive an impact.", False),
+            Example(
+                _BIKES,
+                "A carbon frame is at least 2 kg lighter than a bicycle of steel, as the text gives the figures.",
+                True,
+            ),
+            Example(_HARBOUR, "In 1931 the harbour was deepened to 21 m.", False),
+            Example(_HARBOUR, "Five years after the dredging, twice as much was traded.", True),
+            Example(_HARBOUR, "Rotterdam is the largest harbour of Europe.", False),
+            Example(_DOUGH, "Salt is added before the first rest, so that the yeast works faster.", False),
+            Example(
+                _DOUGH,
+                "Wild yeast works less vigorously than the yeast that bakers buy, so the dough takes its time.",
+                True,
+            ),
+        ),
+        nearest=2,
     ),
 )
 RELEVANCE = (
@@ -66,8 +121,6 @@ RELEVANCE = (
         "\n\nQuestion: {text}\nDoes the passage contain the answer to the question? Answer Yes or No.",
     ),
 )
-PROMPTS = hashlib.sha256(repr([astuple(one) for one in (*SUPPORT, *RELEVANCE)]).encode()).hexdigest()[:12]
-"""Version of the prompts: of their very text."""
 _VERDICT = {
     "type": "object",
     "properties": {"verdict": {"enum": ["Yes", "No"]}},
@@ -77,10 +130,16 @@ _VERDICT = {
 
 
 class Judge:
-    """A model that judges. ``sha256`` is of its weights, or of a server's address and model where those are unknown."""
+    """A model that judges. ``sha256`` is of its weights, or of a server's address and model where those are unknown.
 
-    def __init__(self, model: Generator, *, sha256: str) -> None:
-        self._model, self.sha256 = model, sha256
+    The embedder chooses what of a context it is shown. ``prompts`` is the version of what it is asked: of the very
+    text of the prompts, and of that embedder.
+    """
+
+    def __init__(self, model: Generator, embedder: Embedder, *, sha256: str) -> None:
+        self._model, self._embedder, self.sha256 = model, embedder, sha256
+        asked = [astuple(one) for one in (*SUPPORT, *RELEVANCE)]
+        self.prompts = hashlib.sha256(repr((asked, embedder.id)).encode()).hexdigest()[:12]
 
     @property
     def name(self) -> str:
@@ -110,7 +169,8 @@ class Judge:
         return {wording.name: self._log_odds(wording, passage, question) for wording in RELEVANCE}
 
     def _log_odds(self, wording: Wording, context: str, text: str) -> float:
-        messages = wording.messages(context, text)
+        shown = nearest_sentences(self._embedder, context, text, wording.nearest) if wording.nearest else context
+        messages = wording.messages(shown, text)
         if isinstance(self._model, Scorer):
             yes, no = self._model.log_probabilities(messages, [wording.yes, wording.no])
             return yes - no
@@ -133,6 +193,16 @@ class Judge:
             return json.loads(text)
         except ValueError as err:
             raise GenerationFailed(f"{self.name}: not JSON: {text[:80]!r}", fix="use another judge") from err
+
+
+def nearest_sentences(embedder: Embedder, context: str, text: str, count: int) -> str:
+    """The ``count`` sentences of the context most like the text by cosine, in its order; a short context as it is."""
+    sentences = [" ".join(context[unit.start : unit.end].split()) for unit in units(context)]
+    if len(sentences) <= count:
+        return context
+    vectors = embedder.embed([text, *sentences])
+    best = (-(vectors[1:] @ vectors[0])).argsort(kind="stable")[:count]
+    return " ".join(sentences[at] for at in sorted(best))
 
 
 class FakeJudgeModel:

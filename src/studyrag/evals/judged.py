@@ -10,7 +10,7 @@ from typing import Any
 from studyrag.errors import Misuse
 from studyrag.evals.cache import Cache
 from studyrag.evals.calibrating import Calibration, Opinion, Quality, Task, fit, quality, uncalibrated
-from studyrag.evals.judge import PROMPTS, Judge
+from studyrag.evals.judge import Judge
 from studyrag.evals.judgements import opinion
 from studyrag.evals.labelled import RELEVANCE, SUPPORT, TASKS, Item, digest, halves, load_items
 from studyrag.protocols import Progress, no_progress
@@ -54,13 +54,13 @@ def judge_the_judge(judge: Judge, folder: Path, cache: Cache, *, progress: Progr
         about={
             "judge": judge.name,
             "judge_sha256": judge.sha256,
-            "prompts": PROMPTS,
+            "prompts": judge.prompts,
             "notes": len({item.note for item in everything}),
             **{f"{task} items": len(items[task]) for task in TASKS},
             **{f"{task} items calibrated on": len(halves(items[task])[0]) for task in TASKS},
             "labels_sha256": digest(everything),
         },
-        calibration=Calibration(judge.name, judge.sha256, PROMPTS, digest(everything), tasks),
+        calibration=Calibration(judge.name, judge.sha256, judge.prompts, digest(everything), tasks),
         raw=raw,
         judged=judged,
     )

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from studyrag.errors import GenerationFailed
 from studyrag.evals.cache import Cache
 from studyrag.evals.calibrating import Opinion
-from studyrag.evals.judge import PROMPTS, Judge
+from studyrag.evals.judge import Judge
 from studyrag.evals.samples import Sample
 
 Probability = Callable[[Opinion], float]
@@ -97,7 +97,7 @@ def opinion(
 
     :raises GenerationFailed: as the judge does; that is not kept.
     """
-    key = {"judge": judge.sha256, "prompts": PROMPTS, "task": task, "context": context, "text": text}
+    key = {"judge": judge.sha256, "prompts": judge.prompts, "task": task, "context": context, "text": text}
     found: Opinion = cache.get_or_make("opinions", key, lambda: dict(ask(context, text)))
     return found
 
