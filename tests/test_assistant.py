@@ -321,6 +321,52 @@ def test_a_generator_that_scores_is_not_asked_about_the_hopeless(make: Make) -> 
     assert scorer.weighed == scorer.prompts == []
 
 
+# -- ranking anew ----------------------------------------------------------------------------------------------------
+
+
+class Reader(Scoring):
+    """Says yes to the passage that holds ``wanted``."""
+
+    wanted = "quokka"
+
+    def log_probabilities(
+        self, messages: Sequence[Message], replies: Sequence[str], *, most_tokens: int = 8
+    ) -> list[float]:
+        if list(replies) == ["Yes", "No"]:
+            self.weighed.append(messages)
+            return [30.0 if self.wanted in messages[-1].text.partition("\n\nQuestion: ")[0] else -30.0, 0.0]
+        return super().log_probabilities(messages, replies, most_tokens=most_tokens)
+
+
+def test_a_search_reads_the_best_chunks_and_ranks_them_anew_where_it_is_asked_to(make: Make) -> None:
+    plain = make(Reader(20.0)).search(HOT, 20)
+    assert all(hit.answers is None for hit in plain)
+    last = plain[-1].chunk
+    reader = Reader(20.0)
+    reader.wanted = last.text
+    assistant = make(reader, rerank=len(plain))
+    (best,) = assistant.search(HOT, 1)
+    assert best.chunk == last and best.rank == 1 and best.answers == 30.0
+    assert len(reader.weighed) == len(plain)
+    assert "rerank" in assistant.last_trace.timings_ms()
+
+
+def test_an_answer_is_made_of_what_ranks_first_anew(make: Make) -> None:
+    first = make(Reader(20.0)).search(HOT, 20)
+    reader = Reader(20.0)
+    reader.wanted = next(hit.chunk.text for hit in first[1:] if hit.chunk.note_id != first[0].chunk.note_id)
+    reading = next(iter(make(reader, rerank=len(first), passages=1).ask(HOT)))
+    assert isinstance(reading, Reading)
+    assert [passage.text.strip() for passage in reading.context.passages] != [first[0].chunk.text.strip()]
+    assert reader.wanted.strip() in reading.context.passages[0].text
+
+
+def test_a_generator_that_cannot_weigh_leaves_the_ranking_as_it_is_and_says_so(make: Make) -> None:
+    notices: list[str] = []
+    assert make(Scripted(), rerank=5, notices=notices).search(HOT, 3) == make().search(HOT, 3)
+    assert any("not ranked anew" in notice for notice in notices)
+
+
 # -- quoting ---------------------------------------------------------------------------------------------------------
 
 

@@ -47,7 +47,7 @@ PLACE = {"note": str, "headings": [str], "first_line": int, "last_line": int}
 def test_search_json_is_the_documented_record(cli: RunCli, notes: Path) -> None:
     ran = cli("search", "bicycle chain", "-k", "3", "--json", cwd=notes)
     assert ran.code == 0
-    arms = {"lexical_rank": int | None, "dense_rank": int | None}
+    arms = {"lexical_rank": int | None, "dense_rank": int | None, "answers": float | None}
     assert_shape(ran.json, {"query": str, "hits": [{"rank": int, **PLACE, "text": str, **arms}], "timings_ms": NUMBERS})
     assert ran.json["query"] == "bicycle chain"
     assert [hit["rank"] for hit in ran.json["hits"]] == [1, 2, 3]
@@ -60,7 +60,24 @@ def test_search_json_is_the_documented_record(cli: RunCli, notes: Path) -> None:
         "text": "A bicycle chain is oiled every 200 kilometres.",
         "lexical_rank": 1,
         "dense_rank": 1,
+        "answers": None,
     }
+
+
+def test_search_reads_the_chunks_where_it_is_asked_to(cli: RunCli, notes: Path, tiny_gguf: Path) -> None:
+    env = {"STUDYRAG_GENERATOR": str(tiny_gguf)}
+    read = cli("search", "bicycle chain", "-k", "3", "--rerank", "--json", cwd=notes, env=env).json["hits"]
+    assert [hit["rank"] for hit in read] == [1, 2, 3]
+    assert all(isinstance(hit["answers"], float) for hit in read)
+    shown = cli("search", "bicycle chain", "-k", "3", "--rerank", cwd=notes, env=env).out
+    assert shown.count("answer") >= 3
+
+
+def test_what_cannot_rank_anew_is_told(cli: RunCli, notes: Path) -> None:
+    ran = cli("search", "bicycle chain", "--rerank", cwd=notes)
+    assert ran.code == 0 and "not ranked anew" in ran.err
+    ran = cli("ask", "bicycle chain", "--rerank", "--extract", cwd=notes)
+    assert ran.code == 2 and "--extract asks no generator" in ran.err
 
 
 def test_a_note_in_a_folder_is_named_with_forward_slashes(cli: RunCli, notes: Path) -> None:

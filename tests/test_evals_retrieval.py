@@ -8,9 +8,10 @@ import math
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -25,14 +26,16 @@ from studyrag.evals import measuring
 from studyrag.evals.arms import parse_arms, search
 from studyrag.evals.baseline import fallen, read_baseline, write_baseline
 from studyrag.evals.beir import evaluate_beir, load_beir
+from studyrag.evals.cache import Cache, KeptScorer
 from studyrag.evals.golden import Golden
+from studyrag.evals.judge import FakeJudgeModel
 from studyrag.evals.judging import Judge, Spot, found_at, holds, recall, spots
 from studyrag.evals.measuring import Mean, auroc, difference, mean, per_question, require_extra
 from studyrag.evals.report import write_report
 from studyrag.evals.results import Results
 from studyrag.evals.retrieval import Place, evaluate, note_ranking
 from studyrag.evals.tables import Table, as_html, markdown, tables
-from studyrag.records import Trace
+from studyrag.records import Message, Trace
 from studyrag.retrieving import Retriever
 from studyrag.settings import Settings
 from tests.makers import chunk, write_notes
@@ -191,11 +194,42 @@ def test_arms_are_parsed() -> None:
     assert (arm.retriever, arm.index) == ("bm25", (("chunk_tokens", 128), ("precision", "int8")))
 
 
+def test_an_arm_may_rank_anew_and_takes_a_scorer_for_it(assistant: Assistant, hash_embedder: HashEmbedder) -> None:
+    index = assistant.refresh()
+    arms = parse_arms("hybrid,rerank=3,bm25+rerank=2", candidates=50, dense_weight=0.6)
+    assert [(arm.retriever, arm.rerank) for arm in arms] == [("hybrid", 0), ("hybrid", 3), ("bm25", 2)]
+    query = Retriever(index, hash_embedder, candidates=50, dense_weight=0.6).query("green tea", Trace())
+    plain, anew = (search(arm, index, hash_embedder, query, Trace(), FakeJudgeModel()) for arm in arms[:2])
+    assert {hit.chunk.id for hit in anew} == {hit.chunk.id for hit in plain}
+    assert [hit.answers is None for hit in anew] == [False, False, False, *[True] * (len(anew) - 3)]
+    with pytest.raises(ValueError, match="takes a scorer"):
+        search(arms[1], index, hash_embedder, query, Trace())
+
+
+def test_what_a_scorer_said_is_kept(tmp_path: Path) -> None:
+    class Counting(FakeJudgeModel):
+        calls = 0
+
+        def log_probabilities(self, messages: Sequence[Message], replies: Sequence[str], **_: Any) -> list[float]:
+            self.calls += 1
+            return super().log_probabilities(messages, replies)
+
+    model, cache = Counting(), Cache(tmp_path)
+    asked = [Message("user", "tea\n\nis tea")]
+    said = [KeptScorer(model, cache, sha256="x").log_probabilities(asked, ("Yes", "No")) for _ in range(2)]
+    assert said[0] == said[1] and model.calls == 1
+    KeptScorer(model, cache, sha256="y").log_probabilities(asked, ("Yes", "No"))
+    KeptScorer(model, cache, sha256="x").log_probabilities([Message("user", "tea\n\nis it")], ("Yes", "No"))
+    assert model.calls == 3
+
+
 @pytest.mark.parametrize(
     "text",
     [
         "",
         ",",
+        "rerank=51",
+        "rerank=x",
         "bm25,bm25",
         "bm26",
         "dense_weight=2",

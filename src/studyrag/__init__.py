@@ -43,6 +43,7 @@ Question to answer (stages)
     evidence.py       whether the notes answer it at all
     packing.py        Hits to the passages of a Context
     prompting.py      Context to messages
+    reranking.py      Hits ranked anew by a generator, where that is wanted
     room.py           prompt and answer fit the window, or nothing starts
     cores.py          how many cores are free
     gguf.py           a model file's header: is it whole?

@@ -134,8 +134,8 @@ class Assistant:
         check_question(question)
         trace = self.last_trace = Trace()
         index = trace.timed("index", self.refresh)
-        hits, _ = self._retrieve(index, question, k, retriever, paths, tags, trace)
-        return hits
+        hits, _ = self._retrieve(index, question, max(k, self._settings.rerank), retriever, paths, tags, trace)
+        return self._reranked(question, hits, trace)[:k]
 
     def _retrieve(
         self,
@@ -152,6 +152,18 @@ class Assistant:
         query = finder.query(question, trace)
         hits = finder.search(query, k, trace=trace, retriever=retriever or self._settings.retriever, allowed=allowed)
         return hits, query
+
+    def _reranked(self, question: str, hits: list[Hit], trace: Trace) -> list[Hit]:
+        """Ranked anew by the generator, where the settings say so and it can weigh texts."""
+        count, scorer = self._settings.rerank, self._generator
+        if not count or not hits:
+            return hits
+        if not isinstance(scorer, Scorer):
+            self._notice("Chunks are not ranked anew: that takes a generator that runs here.")
+            return hits
+        from studyrag.reranking import rerank
+
+        return trace.timed("rerank", lambda: rerank(question, hits, scorer, count=count))
 
     @property
     def _retriever(self) -> Retriever:
@@ -198,7 +210,8 @@ class Assistant:
         index = trace.timed("index", self.refresh)
         depth = max(4 * self._settings.passages, NEAREST)
         hits, query = self._retrieve(index, question, depth, None, paths, tags, trace)
-        found = self._with_aspects(question, hits, index, paths, tags, trace)
+        best = self._reranked(question, hits, trace)
+        found = self._with_aspects(question, best, index, paths, tags, trace)
         evidence = trace.timed("evidence", lambda: self._evidence(hits, query))
         trace.add("coverage", 0.0, probability=evidence.probability, **evidence.features)
         weights = self._retriever.term_weights

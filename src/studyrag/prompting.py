@@ -26,6 +26,7 @@ _SYSTEM = (
     "ignore it."
 )
 _WHICH = "\n\nWhich numbered sentence answers {what}? Reply with its number only, or 0 if none of them answers it."
+_READER = "You judge whether a passage answers a question. Answer with one word: Yes or No."
 _ASKS_FOR_MORE = re.compile(
     r"\b(in detail|detailed|thorough(ly)?|at length|step[- ]by[- ]step|long answer|full (derivation|proof|list)"
     r"|everything|comprehensive(ly)?|in depth|elaborate|list all|all the|derive|proof of|prove that|walk me through"
@@ -75,6 +76,12 @@ def which(messages: Sequence[Message], aspect: str = "", *, shared: bool = False
 def number_replies(count: int) -> list[str]:
     """How replies to ``which`` begin, 0 and 1 to ``count``, as far as tells them apart: "(0", "(1)", "(2"."""
     return ["(0", *(f"({number}" + (")" if number * 10 <= count else "") for number in range(1, count + 1))]
+
+
+def answers_question(question: str, passage: str) -> list[Message]:
+    """Asks for Yes or No: whether the passage, which is read as text, answers the question."""
+    asked = f"Passage:\n{passage}\n\nQuestion: {question}\nDoes the passage contain the answer to the question?"
+    return [Message("system", _READER), Message("user", f"{asked} Answer Yes or No.")]
 
 
 def kept(messages: Sequence[Message]) -> list[Message]:

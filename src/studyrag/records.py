@@ -124,6 +124,7 @@ class Hit:
     """A chunk in the fused ranking. Ranks are None where that arm did not return the chunk.
 
     ``cosine`` is query against chunk, in [-1, 1], and is always there: absolute evidence, unlike the fused ``score``.
+    ``answers``: log-odds that it answers the question, where a generator was asked.
     """
 
     chunk: Chunk
@@ -132,6 +133,7 @@ class Hit:
     lexical_rank: int | None
     dense_rank: int | None
     cosine: float
+    answers: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,12 @@ class Settings(BaseModel):
     retriever: Literal["hybrid", "bm25", "dense"] = Field("hybrid", description="Which arms rank the chunks.")
     candidates: int = Field(50, ge=1, le=1000, description="Chunks that each arm proposes.")
     dense_weight: float = Field(0.6, ge=0, le=1, description="Share of the dense arm in the fused score.")
+    rerank: int = Field(
+        0,
+        ge=0,
+        le=50,
+        description="Chunks that the generator reads one by one to rank them anew, a second or two each.",
+    )
     passages: int = Field(5, ge=1, le=20, description="Most passages the generator reads.")
     context_tokens: int = Field(900, ge=100, description="Most tokens of notes in a prompt, counted by the generator.")
     min_coverage: float = Field(

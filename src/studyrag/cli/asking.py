@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+if TYPE_CHECKING:
+    from studyrag.settings import Settings
+
+RERANKED = 10
+"""Chunks of ``--rerank``, where the settings name no number."""
 Question = Annotated[
     list[str] | None, typer.Argument(help="The question; `-` reads one a line from standard input.", show_default=False)
 ]
@@ -18,6 +23,10 @@ Paths = Annotated[
 Tags = Annotated[
     list[str] | None,
     typer.Option("--tag", help="Only notes that have this tag in their front matter.", show_default=False),
+]
+Rerank = Annotated[
+    bool,
+    typer.Option("--rerank", help=f"Let the generator read the best {RERANKED} chunks and rank them anew: slow."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print a JSON record, one a line.")]
 Traced = Annotated[bool, typer.Option("--trace", help="Show each stage, its time and what it found, on stderr.")]
@@ -37,6 +46,7 @@ def ask(
     model: Annotated[
         str | None, typer.Option("--model", help="Generator for this call, as in the settings.", show_default=False)
     ] = None,
+    rerank: Rerank = False,
     passages: Annotated[bool, typer.Option("--passages", help="Show what the model reads.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Fetch missing models without asking.")] = False,
     trace: Traced = False,
@@ -44,10 +54,15 @@ def ask(
 ) -> None:
     """Answer a question from the notes, with citations, or say that they do not cover it."""
     from studyrag.cli import showing, wiring
+    from studyrag.errors import Misuse
 
     questions = _questions(question)
     first = _checked(next(questions, ""))
-    chosen = wiring.settings({"strict": strict, "generator": model, "style": "write" if write else None})
+    if extract and rerank:
+        raise Misuse("--extract asks no generator, --rerank does", fix="pass one of them")
+    chosen = _reranking(
+        wiring.settings({"strict": strict, "generator": model, "style": "write" if write else None}), rerank
+    )
     with wiring.assistant(chosen, generate=not extract, yes=yes, quiet=as_json) as assistant:
         batch = _is_batch(question)
         for one in _chain(first, questions):
@@ -68,9 +83,10 @@ def search(
     retriever: Annotated[
         str | None, typer.Option("--retriever", help="hybrid, bm25 or dense.", show_default=False)
     ] = None,
+    rerank: Rerank = False,
     path: Paths = None,
     tag: Tags = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Fetch a missing embedder without asking.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Fetch missing models without asking.")] = False,
     trace: Traced = False,
     as_json: AsJson = False,
 ) -> None:
@@ -79,8 +95,8 @@ def search(
 
     questions = _questions(query)
     first = _checked(next(questions, ""))
-    chosen = wiring.settings({"retriever": retriever})
-    with wiring.assistant(chosen, yes=yes, quiet=as_json) as assistant:
+    chosen = _reranking(wiring.settings({"retriever": retriever}), rerank)
+    with wiring.assistant(chosen, generate=chosen.rerank > 0, yes=yes, quiet=as_json) as assistant:
         for one in _chain(first, questions):
             hits = assistant.search(one, k, paths=path or (), tags=tag or ())
             if as_json or _is_batch(query):
@@ -89,6 +105,10 @@ def search(
                 showing.show_hits(hits, folder=chosen.notes)
             if trace:
                 showing.show_trace(assistant.last_trace)
+
+
+def _reranking(chosen: Settings, wanted: bool) -> Settings:
+    return chosen.model_copy(update={"rerank": chosen.rerank or RERANKED}) if wanted else chosen
 
 
 def _is_batch(words: list[str] | None) -> bool:

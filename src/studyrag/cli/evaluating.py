@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from studyrag.evals.answers import AnswerResults
     from studyrag.evals.arms import Arm, IndexSettings
     from studyrag.evals.results import Results
+    from studyrag.protocols import Scorer
     from studyrag.settings import Settings
 
 app = typer.Typer(
@@ -32,8 +33,8 @@ Compare = Annotated[
     str,
     typer.Option(
         "--compare",
-        help="Arms, each tested against the first: bm25, dense, hybrid, rrf, or e.g. dense_weight=0.3+candidates=100 or"
-        " chunk_tokens=128 (its own index).",
+        help="Arms, each tested against the first: bm25, dense, hybrid, rrf, or e.g. dense_weight=0.3+candidates=100,"
+        " rerank=10 (slow) or chunk_tokens=128 (its own index).",
     ),
 ]
 HeldBack = Annotated[bool, typer.Option("--held-back", help="Only questions of the fifth of notes kept from tuning.")]
@@ -129,7 +130,32 @@ def _on_notes(
 
         used = place(chosen)
         variants = {changes: place(_variant(chosen, changes)) for changes in changed}
-        return evaluate(used, questions, arms, chosen, variants=variants, worst=worst, progress=callback, about=about)
+        scorer = _scorer(arms, chosen, opened, yes=yes)
+        return evaluate(
+            used, questions, arms, chosen,
+            variants=variants, scorer=scorer, worst=worst, progress=callback, about=about,
+        )  # fmt: skip
+
+
+def _scorer(arms: tuple[Arm, ...], chosen: Settings, opened: ExitStack, *, yes: bool) -> Scorer | None:
+    """What ranks anew in the arms that do, if any do; what it said of a passage is kept beside the index.
+
+    :raises Misuse: when the settings' generator cannot.
+    """
+    from studyrag.cli import wiring
+    from studyrag.errors import Misuse
+    from studyrag.evals.cache import Cache, KeptScorer
+    from studyrag.protocols import Scorer
+
+    if not any(arm.rerank for arm in arms):
+        return None
+    generator = wiring.open_generator(chosen, yes=yes)
+    if generator is not None:
+        opened.callback(generator.close)
+    if not isinstance(generator, Scorer):
+        raise Misuse("an arm with rerank takes a generator that runs here", fix="name a GGUF model as `generator`")
+    cache = Cache(chosen.index.with_name(f"{chosen.index.name}-evals"))
+    return KeptScorer(generator, cache, sha256=wiring.model_sha256(chosen.generator, yes=yes))
 
 
 def _variant(chosen: Settings, changes: IndexSettings) -> Settings:
@@ -146,8 +172,9 @@ def _on_beir(folder: Path, arms: tuple[Arm, ...], chosen: Settings, *, worst: in
 
     data = load_beir(folder)
     embedder = wiring.open_embedder(chosen, yes=yes)
-    with progress() as callback:
-        return evaluate_beir(data, embedder, arms, chosen, worst=worst, progress=callback)
+    with progress() as callback, ExitStack() as opened:
+        scorer = _scorer(arms, chosen, opened, yes=yes)
+        return evaluate_beir(data, embedder, arms, chosen, scorer=scorer, worst=worst, progress=callback)
 
 
 def home() -> Path:

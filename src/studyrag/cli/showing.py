@@ -132,6 +132,7 @@ def hits_json(query: str, hits: Sequence[Hit], timings_ms: Mapping[str, float]) 
                 "text": hit.chunk.text,
                 "lexical_rank": hit.lexical_rank,
                 "dense_rank": hit.dense_rank,
+                "answers": hit.answers,
             }
             for hit in hits
         ],
@@ -147,6 +148,8 @@ def show_hits(hits: Sequence[Hit], *, folder: Path) -> None:
         arms = ", ".join(
             f"{arm} #{rank}" for arm, rank in (("lexical", hit.lexical_rank), ("dense", hit.dense_rank)) if rank
         )
+        if hit.answers is not None:
+            arms += f", {'answers' if hit.answers > 0 else 'does not answer'}"
         where = place(chunk.note_id, chunk.first_line, chunk.last_line, chunk.headings, folder=folder)
         print(f"{hit.rank}. {where}  ({arms})")
         print(f"   {_snippet(chunk.text)}\n")

@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from studyrag.errors import Misuse
 from studyrag.fusing import ranked, reciprocal_rank
 from studyrag.index import Index
-from studyrag.protocols import Embedder
+from studyrag.protocols import Embedder, Scorer
 from studyrag.records import Hit, Trace
+from studyrag.reranking import rerank
 from studyrag.retrieving import RETRIEVERS, Query, Retriever
 from studyrag.settings import Settings
 
@@ -22,7 +23,7 @@ DEPTH = 20
 """Chunks that an arm returns at least, where there are so many."""
 
 
-OF_SEARCH = ("dense_weight", "candidates")
+OF_SEARCH = ("dense_weight", "candidates", "rerank")
 OF_INDEX = ("chunk_tokens", "precision", "embedder")
 """Settings that an arm may change; those of the index want another index."""
 IndexSettings = tuple[tuple[str, object], ...]
@@ -33,6 +34,7 @@ class Arm:
     """``retriever`` is one of ``RETRIEVERS`` or ``RRF``; ``dense_weight`` counts for hybrid alone.
 
     ``index`` holds the settings of the index that are not those in force, by name; () for the index in use.
+    ``rerank``: how many of its chunks a generator ranks anew.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Arm:
     candidates: int
     dense_weight: float
     index: IndexSettings = ()
+    rerank: int = 0
 
     @property
     def overrides(self) -> bool:
@@ -78,19 +81,36 @@ def _parsed(plain: Arm, name: str) -> Arm:
         found.candidates,
         found.dense_weight,
         tuple((key, getattr(found, key)) for key in OF_INDEX if key in changes),
+        found.rerank,
     )
 
 
 def _no_such(name: str) -> Misuse:
     return Misuse(
         f"no arm {name!r}",
-        fix=f"{', '.join((*RETRIEVERS, RRF))}, and dense_weight=0…1, candidates=1…1000, chunk_tokens=64…2048,"
-        " precision=int8 or embedder=NAME, joined by +",
+        fix=f"{', '.join((*RETRIEVERS, RRF))}, and dense_weight=0…1, candidates=1…1000, rerank=1…50,"
+        " chunk_tokens=64…2048, precision=int8 or embedder=NAME, joined by +",
     )
 
 
-def search(arm: Arm, index: Index, embedder: Embedder, query: Query, trace: Trace) -> list[Hit]:
-    """The chunks that the arm ranks, best first: as many as an arm proposes, ``DEPTH`` at least."""
+def search(
+    arm: Arm, index: Index, embedder: Embedder, query: Query, trace: Trace, scorer: Scorer | None = None
+) -> list[Hit]:
+    """The chunks that the arm ranks, best first: as many as an arm proposes, ``DEPTH`` at least.
+
+    ``scorer`` is what ranks anew.
+
+    :raises ValueError: when there is none for an arm that does.
+    """
+    hits = _found(arm, index, embedder, query, trace)
+    if not arm.rerank:
+        return hits
+    if scorer is None:
+        raise ValueError(f"arm {arm.name!r} takes a scorer")
+    return trace.timed("rerank", lambda: rerank(query.text, hits, scorer, count=arm.rerank))
+
+
+def _found(arm: Arm, index: Index, embedder: Embedder, query: Query, trace: Trace) -> list[Hit]:
     finder = Retriever(index, embedder, candidates=arm.candidates, dense_weight=arm.dense_weight)
     depth = max(DEPTH, arm.candidates)
     if arm.retriever != RRF:

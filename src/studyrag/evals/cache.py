@@ -10,11 +10,13 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from studyrag.errors import StudyRagError
+from studyrag.protocols import Scorer
+from studyrag.records import Message
 
 Key = Mapping[str, Any]
 
@@ -60,6 +62,29 @@ class Cache:
     def _file(self, folder: Path, kind: str, key: Key) -> Path:
         name = digest(key)
         return folder / kind / name[:2] / f"{name}.json"
+
+
+class KeptScorer:
+    """A scorer whose log-probabilities are kept; ``sha256`` identifies it."""
+
+    def __init__(self, scorer: Scorer, cache: Cache, *, sha256: str) -> None:
+        self._scorer, self._cache, self._sha256 = scorer, cache, sha256
+
+    def log_probabilities(
+        self, messages: Sequence[Message], replies: Sequence[str], *, most_tokens: int = 8
+    ) -> list[float]:
+        asked = [[message.role, message.content, message.tail, message.order] for message in messages]
+        key = {"model": self._sha256, "messages": asked, "replies": list(replies), "most_tokens": most_tokens}
+
+        def make() -> list[float]:
+            return self._scorer.log_probabilities(messages, replies, most_tokens=most_tokens)
+
+        found: list[float] = self._cache.get_or_make("log-probabilities", key, make)
+        return found
+
+    def weigh_tail(self, messages: Sequence[Message]) -> list[tuple[str, float]]:
+        """Asked anew each time."""
+        return self._scorer.weigh_tail(messages)
 
 
 def digest(value: Any) -> str:

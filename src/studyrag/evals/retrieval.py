@@ -19,7 +19,7 @@ from studyrag.evals.judging import Judge, recall
 from studyrag.evals.measuring import MEASURES, Difference, auroc, difference, mean, per_question
 from studyrag.evals.results import Abstention, ArmResult, Covered, Latency, Means, Results, Worst
 from studyrag.evidence import features, weigh
-from studyrag.protocols import Embedder, Progress, no_progress
+from studyrag.protocols import Embedder, Progress, Scorer, no_progress
 from studyrag.records import Chunk, Hit, Passage, Trace
 from studyrag.retrieving import Query, Retriever
 
@@ -63,20 +63,22 @@ def evaluate(
     settings: Settings,
     *,
     variants: Mapping[IndexSettings, Place] = MappingProxyType({}),
+    scorer: Scorer | None = None,
     worst: int = 10,
     progress: Progress = no_progress,
     about: Mapping[str, str | int] | None = None,
 ) -> Results:
     """All arms over all questions that the notes still hold; the first arm is what the others are tested against.
 
-    ``variants`` are the places of the arms that have an index of their own, over the same notes.
+    ``variants`` are the places of the arms that have an index of their own, over the same notes; ``scorer`` is for
+    those that rank anew.
     """
     index, places = place.index, {(): place, **variants}
     texts = {note.id: index.note_text(note.id) for note in index.notes()}
     outdated = stale(questions, texts)
     left_out = {one.id for one in outdated}
     sound = [golden for golden in questions if golden.id not in left_out]
-    asked = ask_all(places, sound, arms, settings, progress=progress)
+    asked = ask_all(places, sound, arms, settings, scorer=scorer, progress=progress)
     answerable = [one for one in asked if one.golden.answerable]
     judged = {changes: _Judged.of(one.index, texts, answerable, settings) for changes, one in places.items()}
     by_arm = {arm.name: _values(answerable, arm.name, judged[arm.index]) for arm in arms}
@@ -101,6 +103,7 @@ def ask_all(
     arms: Sequence[Arm],
     settings: Settings,
     *,
+    scorer: Scorer | None = None,
     progress: Progress = no_progress,
 ) -> list[Asked]:
     """Every question through every arm; the query is made once for all arms of one place. () is the one in use."""
@@ -120,7 +123,7 @@ def ask_all(
         for arm in arms:
             (query, events), place = queries[arm.index], places[arm.index]
             trace = Trace(list(events))
-            hits[arm.name] = tuple(search(arm, place.index, place.embedder, query, trace))
+            hits[arm.name] = tuple(search(arm, place.index, place.embedder, query, trace, scorer))
             timings[arm.name] = trace.timings_ms()
         return Asked(golden, hits, timings, _probability(finders[()], queries[()][0], settings))
 

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 ANSWERABLE_SHARE = 5 / 7
 """Of a sample; the rest are questions to be refused."""
 _DECIDES = (
-    "exclude", "retriever", "candidates", "dense_weight", "passages", "context_tokens", "min_coverage", "style",
-    "answer_tokens", "temperature", "seed", "strict",
+    "exclude", "retriever", "candidates", "dense_weight", "rerank", "passages", "context_tokens", "min_coverage",
+    "style", "answer_tokens", "temperature", "seed", "strict",
 )  # fmt: skip
 """The settings that decide an answer, given index, generator and embedder."""
 

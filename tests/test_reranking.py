@@ -1,0 +1,74 @@
+"""Ranking anew: what the scorer is asked, what order comes of it, and what is left as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from studyrag.records import Hit, Message
+from studyrag.reranking import WEIGHT, rerank
+from tests.makers import chunk, hit
+
+
+class Opinions:
+    """Log-odds by a word of the passage; remembers what it was asked."""
+
+    def __init__(self, **log_odds: float) -> None:
+        self.log_odds = log_odds
+        self.asked: list[str] = []
+
+    def log_probabilities(
+        self, messages: Sequence[Message], replies: Sequence[str], *, most_tokens: int = 8
+    ) -> list[float]:
+        assert list(replies) == ["Yes", "No"]
+        self.asked.append(messages[-1].text)
+        passage = messages[-1].text.partition("\n\nQuestion: ")[0]
+        return [next(value for word, value in self.log_odds.items() if word in passage), 0.0]
+
+    def weigh_tail(self, messages: Sequence[Message]) -> list[tuple[str, float]]:
+        raise AssertionError("not asked for")
+
+
+def hits(*texts: str) -> list[Hit]:
+    return [hit(chunk(text), rank) for rank, text in enumerate(texts, start=1)]
+
+
+def test_a_passage_that_answers_passes_those_that_do_not() -> None:
+    before = hits("alpha", "beta", "gamma", "delta")
+    scorer = Opinions(alpha=-3.0, beta=-3.0, gamma=9.0, delta=0.0)
+    after = rerank("why?", before, scorer, count=4)
+    assert [one.chunk.text for one in after] == ["gamma", "alpha", "delta", "beta"]
+    assert [one.rank for one in after] == [1, 2, 3, 4]
+    assert [one.answers for one in after] == [9.0, -3.0, 0.0, -3.0]
+    totals = [one.score + WEIGHT * (one.answers or 0.0) for one in after]
+    assert totals == sorted(totals, reverse=True)
+
+
+def test_only_so_many_are_read_and_the_others_follow_as_they_were() -> None:
+    before = hits("alpha", "beta", "gamma", "delta")
+    scorer = Opinions(alpha=-9.0, beta=9.0)
+    after = rerank("why?", before, scorer, count=2)
+    assert [one.chunk.text for one in after] == ["beta", "alpha", "gamma", "delta"]
+    assert [one.answers for one in after] == [9.0, -9.0, None, None]
+    assert len(scorer.asked) == 2
+    assert after[2:] == before[2:]
+
+
+def test_equal_opinions_change_nothing_but_are_told() -> None:
+    before = hits("alpha", "beta", "gamma")
+    after = rerank("why?", before, Opinions(a=1.0), count=3)
+    assert [(one.chunk, one.rank, one.score) for one in after] == [(one.chunk, one.rank, one.score) for one in before]
+
+
+@pytest.mark.parametrize("count", [1, 50])
+def test_no_hits_are_no_trouble(count: int) -> None:
+    assert rerank("why?", [], Opinions(), count=count) == []
+
+
+def test_the_question_is_asked_of_the_passage_with_its_headings() -> None:
+    scorer = Opinions(alpha=0.0)
+    rerank("{why} \\frac{1}{2}?", hits("alpha {x}"), scorer, count=1)
+    (asked,) = scorer.asked
+    assert "alpha {x}" in asked and "Question: {why} \\frac{1}{2}?\n" in asked
+    assert asked.index("alpha") < asked.index("Question:")
