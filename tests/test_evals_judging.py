@@ -20,6 +20,8 @@ from studyrag.embedding import HashEmbedder
 from studyrag.errors import GenerationFailed, Misuse, StudyRagError
 from studyrag.evals.cache import Cache
 from studyrag.evals.calibrating import (
+    COSINE,
+    MISSING,
     Calibration,
     Fitted,
     Task,
@@ -32,7 +34,18 @@ from studyrag.evals.calibrating import (
     uncalibrated,
     write_calibration,
 )
-from studyrag.evals.judge import RELEVANCE, SAID, SUPPORT, Example, FakeJudgeModel, Judge, Wording, nearest_sentences
+from studyrag.evals.judge import (
+    RELEVANCE,
+    SAID,
+    SUPPORT,
+    Example,
+    FakeJudgeModel,
+    Judge,
+    Nearest,
+    Wording,
+    missing_terms,
+    nearest_sentences,
+)
 from studyrag.evals.judged import judge_the_judge
 from studyrag.evals.labelled import Item, halves, load_items
 from studyrag.evals.measuring import Mean
@@ -118,9 +131,12 @@ def test_an_opinion_is_the_difference_of_log_probabilities_by_wording() -> None:
     model = Scripted(weights=(math.log(0.8), math.log(0.1)))
     judge = Judge(model, HashEmbedder(), sha256="x")
     assert judge.support("the context", "the statement") == {
-        wording.name: pytest.approx(math.log(8)) for wording in SUPPORT
-    }
-    assert set(judge.relevance("a passage", "a question")) == {wording.name for wording in RELEVANCE}
+        **{wording.name: pytest.approx(math.log(8)) for wording in SUPPORT}, MISSING: 0.5
+    }  # fmt: skip
+    opinion = judge.relevance("a passage", "a passage")
+    assert set(opinion) == {*(wording.name for wording in RELEVANCE), COSINE}
+    assert opinion[COSINE] == pytest.approx(1.0)
+    assert uncalibrated(opinion) == pytest.approx(8 / 9)
     for messages in model.asked:
         assert "the context" in messages[-1].text or "a passage" in messages[-1].text
 
@@ -143,12 +159,29 @@ def test_examples_of_every_wording_have_both_answers() -> None:
 
 def test_the_nearest_sentences_are_shown_in_their_order() -> None:
     context = "Cats sleep a lot.\nGreen tea is brewed\nat 80 degrees. Dogs bark. It is bitter when green tea is hot."
-    assert (
-        nearest_sentences(HashEmbedder(), context, "green tea is hot", 2)
-        == "Green tea is brewed at 80 degrees. It is bitter when green tea is hot."
+    found = nearest_sentences(HashEmbedder(), context, "green tea is hot", 2)
+    assert (found.text, found.whole) == (
+        "Green tea is brewed at 80 degrees. It is bitter when green tea is hot.",
+        False,
     )
-    assert nearest_sentences(HashEmbedder(), "One.\nTwo.", "three", 2) == "One.\nTwo."
-    assert nearest_sentences(HashEmbedder(), "", "three", 2) == ""
+    assert found.cosine == nearest_sentences(HashEmbedder(), context, "green tea is hot", 1).cosine
+    assert nearest_sentences(HashEmbedder(), "One.\nTwo.", "three", 2).whole
+    assert nearest_sentences(HashEmbedder(), "", "three", 2) == Nearest("", -1.0, whole=True)
+
+
+def test_a_statement_is_judged_by_the_nearest_sentences_of_a_long_context() -> None:
+    model = Scripted()
+    context = "Cats sleep a lot. Green tea is brewed at 80 degrees. Dogs bark. It is bitter when green tea is hot."
+    Judge(model, HashEmbedder(), sha256="x").support(context, "green tea is hot")
+    Judge(model, HashEmbedder(), sha256="x").support("One.\nTwo.", "three")
+    long, short = (messages[-1].text for messages in model.asked)
+    assert "bitter" in long and "Dogs" not in long
+    assert "One.\nTwo." in short
+
+
+def test_terms_that_a_context_lacks_are_counted_once_each() -> None:
+    assert missing_terms("Green tea is hot.", "green green tea kettles kettles") == pytest.approx(1 / 3)
+    assert missing_terms("anything", "") == missing_terms("", "the") == 0.0
 
 
 def test_another_embedder_is_another_version_of_the_prompts() -> None:
@@ -158,8 +191,11 @@ def test_another_embedder_is_another_version_of_the_prompts() -> None:
 
 
 def test_a_server_says_yes_or_no_in_json() -> None:
-    assert set(Judge(JsonOnly('{"verdict": "Yes"}'), HashEmbedder(), sha256="x").support("c", "s").values()) == {SAID}
-    assert set(Judge(JsonOnly('{"verdict": "No"}'), HashEmbedder(), sha256="x").support("c", "s").values()) == {-SAID}
+    assert set(Judge(JsonOnly('{"verdict": "Yes"}'), HashEmbedder(), sha256="x").support("s", "s").values()) == {
+        SAID,
+        0.0,
+    }
+    assert Judge(JsonOnly('{"verdict": "No"}'), HashEmbedder(), sha256="x").support("s", "s")["examples"] == -SAID
 
 
 @pytest.mark.parametrize("said", ['{"verdict": "Maybe"}', "[]", "Yes", '{"verdict": '])

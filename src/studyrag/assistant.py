@@ -68,6 +68,8 @@ class Assistant:
             settings.index,
             embedder=self._embedder,
             chunk_tokens=settings.chunk_tokens,
+            chunk_overlap=settings.chunk_overlap,
+            heading_path=settings.heading_path,
             max_note_bytes=settings.max_note_bytes,
             exclude=settings.exclude,
             full=full,

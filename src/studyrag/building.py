@@ -105,6 +105,8 @@ def build(
     embedder: Embedder,
     chunk_tokens: int,
     max_note_bytes: int,
+    chunk_overlap: int = 0,
+    heading_path: bool = True,
     exclude: Sequence[str] = (),
     full: bool = False,
     progress: Progress = no_progress,
@@ -114,7 +116,9 @@ def build(
     :raises NotesError: when there is no note to index.
     :raises IndexBusy, IndexNotWritable: see ``index_writing.locked``.
     """
-    recipe = Recipe(embedder.id, embedder.dim, chunk_tokens, TERMS_VERSION)
+    recipe = Recipe(
+        embedder.id, embedder.dim, chunk_tokens, TERMS_VERSION, chunk_overlap=chunk_overlap, heading_path=heading_path
+    )
     with locked(folder):
         files, passed_over = find_notes(notes, exclude=exclude)
         old = None if full else _open_old(folder, recipe)
@@ -123,14 +127,14 @@ def build(
             old.close()
             return unchanged
         known = _old(old, embedder.dim)
-        draft = _Draft(embedder, chunk_tokens, max_note_bytes, known)
+        draft = _Draft(embedder, recipe, max_note_bytes, known)
         for done, file in enumerate(files, start=1):
             draft.add(file)
             progress("reading", done, len(files))
         draft.skipped.extend(SkippedRow(skip, (0, 0, 0)) for skip in passed_over)
         if not draft.notes:
             raise NotesError(_nothing(notes, draft.skipped), fix="put .md files there, or point `notes` at your notes")
-        contents, embedded = draft.contents(recipe, progress)
+        contents, embedded = draft.contents(progress)
         if old is not None:
             old.close()
         save(folder, contents)
@@ -178,13 +182,8 @@ def _old(index: Index | None, dim: int) -> _Old:
 class _Draft:
     """A generation in the making: notes are added in order, re-using what ``old`` knows of them."""
 
-    def __init__(self, embedder: Embedder, chunk_tokens: int, max_note_bytes: int, old: _Old) -> None:
-        self._embedder, self._chunk_tokens, self._max_note_bytes, self._old = (
-            embedder,
-            chunk_tokens,
-            max_note_bytes,
-            old,
-        )
+    def __init__(self, embedder: Embedder, recipe: Recipe, max_note_bytes: int, old: _Old) -> None:
+        self._embedder, self._recipe, self._max_note_bytes, self._old = embedder, recipe, max_note_bytes, old
         self.notes: list[NoteRow] = []
         self.skipped: list[SkippedRow] = []
         self.sections: list[SectionRow] = []
@@ -217,7 +216,8 @@ class _Draft:
         chunks = split_note(
             note,
             max_tokens=self._embedder.max_tokens,
-            chunk_tokens=self._chunk_tokens,
+            chunk_tokens=self._recipe.chunk_tokens,
+            chunk_overlap=self._recipe.chunk_overlap,
             count_tokens=self._embedder.count_tokens,
         )
         row = NoteRow(
@@ -231,17 +231,17 @@ class _Draft:
         self.chunks.extend(chunks)
         self.old_rows.extend([None] * len(chunks))
 
-    def contents(self, recipe: Recipe, progress: Progress) -> tuple[Contents, int]:
+    def contents(self, progress: Progress) -> tuple[Contents, int]:
         """The finished generation, and how many chunks had to be embedded."""
         digests = [
-            self._old.chunks[row][1] if row is not None else _digest(chunk)
+            self._old.chunks[row][1] if row is not None else self._digest(chunk)
             for chunk, row in zip(self.chunks, self.old_rows, strict=True)
         ]
         vectors, embedded = self._vectors(digests, progress)
         vocabulary = self._old.vocabulary
         forward, held = compact(self._forward(vocabulary), vocabulary.terms)
         contents = Contents(
-            recipe, self.notes, self.skipped, self.sections, self.chunks, digests, vectors, held, forward
+            self._recipe, self.notes, self.skipped, self.sections, self.chunks, digests, vectors, held, forward
         )
         return contents, embedded
 
@@ -252,20 +252,23 @@ class _Draft:
             rows, old_rows = zip(*known, strict=True)
             vectors[list(rows)] = self._old.vectors[list(old_rows)]
         new = [row for row, digest in enumerate(digests) if digest not in self._old.row_of]
-        vectors[new] = embed_whole(self._embedder, [embedding_text(self.chunks[r]) for r in new], progress=progress)
+        vectors[new] = embed_whole(self._embedder, [self._text(self.chunks[r]) for r in new], progress=progress)
         return vectors, len(new)
 
     def _forward(self, vocabulary: Vocabulary) -> Forward:
         """Kept rows from the old forward index, new ones counted, put back into row order."""
         kept = [row for row in self.old_rows if row is not None]
         new = [at for at, row in enumerate(self.old_rows) if row is None]
-        fresh = forward_index((terms(embedding_text(self.chunks[at])) for at in new), vocabulary)
+        fresh = forward_index((terms(self._text(self.chunks[at])) for at in new), vocabulary)
         both = join([self._old.forward.take(kept), fresh])
         place = {
             at: number for number, at in enumerate([a for a, r in enumerate(self.old_rows) if r is not None] + new)
         }
         return both.take([place[at] for at in range(len(self.chunks))])
 
+    def _text(self, chunk: Chunk) -> str:
+        """What is indexed of a chunk."""
+        return embedding_text(chunk, heading_path=self._recipe.heading_path)
 
-def _digest(chunk: Chunk) -> bytes:
-    return hashlib.sha256(embedding_text(chunk).encode()).digest()[:16]
+    def _digest(self, chunk: Chunk) -> bytes:
+        return hashlib.sha256(self._text(chunk).encode()).digest()[:16]

@@ -26,6 +26,8 @@ class Recipe:
     chunk_tokens: int
     terms_version: int
     format: int = FORMAT
+    chunk_overlap: int = 0
+    heading_path: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,9 +106,10 @@ def heading_line(title: str, headings: Sequence[str]) -> str:
     return " › ".join(part for part in path if part)
 
 
-def embedding_text(chunk: Chunk) -> str:
-    """What the embedder and the term index read for a chunk: heading path, context, text."""
-    parts = (heading_line(chunk.title, chunk.headings), chunk.context, chunk.text)
+def embedding_text(chunk: Chunk, *, heading_path: bool = True) -> str:
+    """What the embedder and the term index read for a chunk: heading path (if wanted), context, text."""
+    path = heading_line(chunk.title, chunk.headings) if heading_path else ""
+    parts = (path, chunk.context, chunk.text)
     return "\n".join(part for part in parts if part)
 
 

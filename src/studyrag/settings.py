@@ -44,6 +44,10 @@ class Settings(BaseModel):
     chunk_tokens: int = Field(
         256, ge=64, le=2048, description="Longest chunk in the embedder's tokens, heading path included."
     )
+    chunk_overlap: int = Field(
+        0, ge=0, le=1024, description="Tokens at most that a chunk repeats of the one before it, in whole paragraphs."
+    )
+    heading_path: bool = Field(True, description="Whether a chunk is indexed together with the path of its headings.")
 
     retriever: Literal["hybrid", "bm25", "dense"] = Field("hybrid", description="Which arms rank the chunks.")
     candidates: int = Field(50, ge=1, le=1000, description="Chunks that each arm proposes.")

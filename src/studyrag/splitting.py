@@ -31,16 +31,20 @@ class _Piece:
     alone: bool
 
 
-def split_note(note: Note, *, max_tokens: int, count_tokens: TokenCounter, chunk_tokens: int) -> list[Chunk]:
+def split_note(
+    note: Note, *, max_tokens: int, count_tokens: TokenCounter, chunk_tokens: int, chunk_overlap: int = 0
+) -> list[Chunk]:
     """Chunks in the order of the note. ``chunk_tokens`` <= ``max_tokens`` bounds heading path and text together.
 
+    A chunk begins with what ended the one before it in its section, as far as whole pieces (paragraphs, or parts of
+    one that was cut) have ``chunk_overlap`` tokens at most and leave room for what is new; tables do not overlap.
     Headings alone make no chunk: they are in every chunk's path. A section without text is passed over.
     """
     spans: list[tuple[Section, int, int, str]] = []
     for section in note.sections:
         head = heading_line(note.title, section.headings)
         room = max(_MIN_ROOM, min(chunk_tokens, max_tokens) - count_tokens([head])[0])
-        for start, end, context in _pack(_pieces(note.text, section, room, count_tokens), room):
+        for start, end, context in _pack(_pieces(note.text, section, room, count_tokens), room, chunk_overlap):
             spans.append((section, start, end, context))
     seen: dict[str, int] = {}
     return [_chunk(note, section, start, end, context, seen) for section, start, end, context in spans]
@@ -66,19 +70,31 @@ def _chunk(note: Note, section: Section, start: int, end: int, context: str, see
     )
 
 
-def _pack(pieces: Sequence[_Piece], room: int) -> Iterator[tuple[int, int, str]]:
+def _pack(pieces: Sequence[_Piece], room: int, overlap: int) -> Iterator[tuple[int, int, str]]:
     """Neighbouring pieces joined greedily while their tokens fit."""
-    start, end, context, used = 0, 0, "", 0
+    held: list[_Piece] = []
     for piece in pieces:
-        joinable = used and not piece.alone and not context and used + piece.tokens <= room
-        if joinable:
-            end, used = piece.end, used + piece.tokens
-            continue
-        if used:
-            yield start, end, context
-        start, end, context, used = piece.start, piece.end, piece.context, max(1, piece.tokens)
-    if used:
-        yield start, end, context
+        joinable = held and not piece.alone and not held[0].context and _tokens(held) + piece.tokens <= room
+        if held and not joinable:
+            yield held[0].start, held[-1].end, held[0].context
+            held = [] if piece.alone else _repeated(held, min(overlap, room - piece.tokens))
+        held.append(piece)
+    if held:
+        yield held[0].start, held[-1].end, held[0].context
+
+
+def _tokens(pieces: Sequence[_Piece]) -> int:
+    return sum(max(1, piece.tokens) for piece in pieces)
+
+
+def _repeated(pieces: Sequence[_Piece], most: int) -> list[_Piece]:
+    """The last of the pieces, as many as have ``most`` tokens together."""
+    kept: list[_Piece] = []
+    for piece in reversed(pieces):
+        if piece.alone or _tokens([piece, *kept]) > most:
+            break
+        kept.insert(0, piece)
+    return kept
 
 
 def _pieces(text: str, section: Section, room: int, count_tokens: TokenCounter) -> list[_Piece]:

@@ -24,7 +24,7 @@ DEPTH = 20
 
 
 OF_SEARCH = ("dense_weight", "candidates", "rerank")
-OF_INDEX = ("chunk_tokens", "precision", "embedder")
+OF_INDEX = ("chunk_tokens", "chunk_overlap", "heading_path", "precision", "embedder")
 """Settings that an arm may change; those of the index want another index."""
 IndexSettings = tuple[tuple[str, object], ...]
 
@@ -89,7 +89,7 @@ def _no_such(name: str) -> Misuse:
     return Misuse(
         f"no arm {name!r}",
         fix=f"{', '.join((*RETRIEVERS, RRF))}, and dense_weight=0…1, candidates=1…1000, rerank=1…50,"
-        " chunk_tokens=64…2048, precision=int8 or embedder=NAME, joined by +",
+        " chunk_tokens=64…2048, chunk_overlap=0…1024, heading_path=no, precision=int8 or embedder=NAME, joined by +",
     )
 
 

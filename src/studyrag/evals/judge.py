@@ -14,9 +14,11 @@ from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING, Any
 
 from studyrag.errors import GenerationFailed
+from studyrag.evals.calibrating import COSINE, MISSING
 from studyrag.protocols import Embedder, Generator, JsonWriter, Scorer
 from studyrag.records import Message
 from studyrag.sentences import units
+from studyrag.terms import terms
 
 if TYPE_CHECKING:
     from studyrag.evals.calibrating import Opinion
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 JUDGE_WINDOW = 6144
 """Tokens of prompt and reply: RAGAS's longest prompt, five passages, and what it asks to be written."""
 JSON_TOKENS = 1536
+NEAREST = 2
+"""Sentences of a context that are shown with a statement: a small model loses itself in more."""
 SAID = 5.0
 """Log-odds of a yes from a model that says it without probabilities."""
 
@@ -41,8 +45,7 @@ class Example:
 class Wording:
     """One way to ask. ``head`` and ``tail`` hold ``{context}`` and ``{text}``; another tail to the same head is cheap.
 
-    ``yes`` and ``no`` are replies: log-odds are ln P(yes) - ln P(no). ``nearest``: of the context, only so many
-    sentences are shown, those nearest to the text; 0: all of it.
+    ``yes`` and ``no`` are replies: log-odds are ln P(yes) - ln P(no).
     """
 
     name: str
@@ -52,7 +55,6 @@ class Wording:
     yes: str = "Yes"
     no: str = "No"
     examples: tuple[Example, ...] = ()
-    nearest: int = 0
 
     def messages(self, context: str, text: str) -> list[Message]:
         made = [Message("system", self.system)]
@@ -110,7 +112,6 @@ SUPPORT = (
                 True,
             ),
         ),
-        nearest=2,
     ),
 )
 RELEVANCE = (
@@ -138,7 +139,7 @@ class Judge:
 
     def __init__(self, model: Generator, embedder: Embedder, *, sha256: str) -> None:
         self._model, self._embedder, self.sha256 = model, embedder, sha256
-        asked = [astuple(one) for one in (*SUPPORT, *RELEVANCE)]
+        asked = [*(astuple(one) for one in (*SUPPORT, *RELEVANCE)), NEAREST, MISSING, COSINE]
         self.prompts = hashlib.sha256(repr((asked, embedder.id)).encode()).hexdigest()[:12]
 
     @property
@@ -155,22 +156,25 @@ class Judge:
         self._model.close()
 
     def support(self, context: str, statement: str) -> Opinion:
-        """Log-odds, by wording, that the context alone supports the statement.
+        """Log-odds, by wording, that the context alone supports the statement; and the share of its terms ``MISSING``.
 
         :raises GenerationFailed: as the model does.
         """
-        return {wording.name: self._log_odds(wording, context, statement) for wording in SUPPORT}
+        nearest = nearest_sentences(self._embedder, context, statement, NEAREST)
+        shown = context if nearest.whole else nearest.text
+        asked = {wording.name: self._log_odds(wording, shown, statement) for wording in SUPPORT}
+        return {**asked, MISSING: missing_terms(shown, statement)}
 
     def relevance(self, passage: str, question: str) -> Opinion:
-        """Log-odds, by wording, that the passage holds the answer or an essential part of it.
+        """Log-odds, by wording, that the passage holds the answer or an essential part of it; and the best ``COSINE``.
 
         :raises GenerationFailed: as the model does.
         """
-        return {wording.name: self._log_odds(wording, passage, question) for wording in RELEVANCE}
+        asked = {wording.name: self._log_odds(wording, passage, question) for wording in RELEVANCE}
+        return {**asked, COSINE: nearest_sentences(self._embedder, passage, question, 1).cosine}
 
     def _log_odds(self, wording: Wording, context: str, text: str) -> float:
-        shown = nearest_sentences(self._embedder, context, text, wording.nearest) if wording.nearest else context
-        messages = wording.messages(shown, text)
+        messages = wording.messages(context, text)
         if isinstance(self._model, Scorer):
             yes, no = self._model.log_probabilities(messages, [wording.yes, wording.no])
             return yes - no
@@ -195,14 +199,30 @@ class Judge:
             raise GenerationFailed(f"{self.name}: not JSON: {text[:80]!r}", fix="use another judge") from err
 
 
-def nearest_sentences(embedder: Embedder, context: str, text: str, count: int) -> str:
-    """The ``count`` sentences of the context most like the text by cosine, in its order; a short context as it is."""
+@dataclass(frozen=True, slots=True)
+class Nearest:
+    """Sentences of a context, in its order. ``cosine`` of the best; ``whole``: the context has no others."""
+
+    text: str
+    cosine: float
+    whole: bool
+
+
+def nearest_sentences(embedder: Embedder, context: str, text: str, count: int) -> Nearest:
+    """The ``count`` sentences of the context most like the text by cosine; -1.0 where there is no sentence."""
     sentences = [" ".join(context[unit.start : unit.end].split()) for unit in units(context)]
-    if len(sentences) <= count:
-        return context
+    if not sentences:
+        return Nearest("", -1.0, whole=True)
     vectors = embedder.embed([text, *sentences])
-    best = (-(vectors[1:] @ vectors[0])).argsort(kind="stable")[:count]
-    return " ".join(sentences[at] for at in sorted(best))
+    cosines = vectors[1:] @ vectors[0]
+    best = sorted((-cosines).argsort(kind="stable")[:count])
+    return Nearest(" ".join(sentences[at] for at in best), float(cosines.max()), whole=len(sentences) <= count)
+
+
+def missing_terms(context: str, statement: str) -> float:
+    """Share of the statement's distinct index terms that the context lacks; 0.0 without any."""
+    wanted = set(terms(statement))
+    return len(wanted - set(terms(context))) / len(wanted) if wanted else 0.0
 
 
 class FakeJudgeModel:

@@ -94,7 +94,7 @@ def answer_key(assistant: Assistant, settings: Settings, *, embedder: str, gener
     notes = sorted((note.id, note.sha256) for note in index.notes())
     return {
         "notes": hashlib.sha256(repr(notes).encode()).hexdigest(),
-        "chunk_tokens": index.recipe.chunk_tokens,
+        "recipe": asdict(index.recipe),
         "settings": {name: _plain(getattr(settings, name)) for name in _DECIDES},
         "embedder": embedder,
         "generator": generator,
