@@ -21,7 +21,6 @@ from studyrag.errors import GenerationFailed, Misuse, StudyRagError
 from studyrag.evals.cache import Cache
 from studyrag.evals.calibrating import (
     COSINE,
-    MISSING,
     Calibration,
     Fitted,
     Task,
@@ -43,7 +42,7 @@ from studyrag.evals.judge import (
     Judge,
     Nearest,
     Wording,
-    missing_terms,
+    
     nearest_sentences,
 )
 from studyrag.evals.judged import judge_the_judge
@@ -131,8 +130,8 @@ def test_an_opinion_is_the_difference_of_log_probabilities_by_wording() -> None:
     model = Scripted(weights=(math.log(0.8), math.log(0.1)))
     judge = Judge(model, HashEmbedder(), sha256="x")
     assert judge.support("the context", "the statement") == {
-        **{wording.name: pytest.approx(math.log(8)) for wording in SUPPORT}, MISSING: 0.5
-    }  # fmt: skip
+        wording.name: pytest.approx(math.log(8)) for wording in SUPPORT
+    }
     opinion = judge.relevance("a passage", "a passage")
     assert set(opinion) == {*(wording.name for wording in RELEVANCE), COSINE}
     assert opinion[COSINE] == pytest.approx(1.0)
@@ -160,7 +159,8 @@ def test_examples_of_every_wording_have_both_answers() -> None:
 def test_the_nearest_sentences_are_shown_in_their_order() -> None:
     context = "Cats sleep a lot.\nGreen tea is brewed\nat 80 degrees. Dogs bark. It is bitter when green tea is hot."
     found = nearest_sentences(HashEmbedder(), context, "green tea is hot", 2)
-    assert (found.text, found.whole) == (
+    assert found.text == "Green tea is brewed at 80 degrees. It is bitter when green tea is hot."
+    assert not found.whole
         "Green tea is brewed at 80 degrees. It is bitter when green tea is hot.",
         False,
     )
@@ -179,11 +179,6 @@ def test_a_statement_is_judged_by_the_nearest_sentences_of_a_long_context() -> N
     assert "One.\nTwo." in short
 
 
-def test_terms_that_a_context_lacks_are_counted_once_each() -> None:
-    assert missing_terms("Green tea is hot.", "green green tea kettles kettles") == pytest.approx(1 / 3)
-    assert missing_terms("anything", "") == missing_terms("", "the") == 0.0
-
-
 def test_another_embedder_is_another_version_of_the_prompts() -> None:
     embedders = (HashEmbedder(), HashEmbedder(dim=32), HashEmbedder())
     versions = [Judge(FakeJudgeModel(), one, sha256="x").prompts for one in embedders]
@@ -191,7 +186,7 @@ def test_another_embedder_is_another_version_of_the_prompts() -> None:
 
 
 def test_a_server_says_yes_or_no_in_json() -> None:
-    assert set(Judge(JsonOnly('{"verdict": "Yes"}'), HashEmbedder(), sha256="x").support("s", "s").values()) == {
+    assert Judge(JsonOnly('{"verdict": "Yes"}'), HashEmbedder(), sha256="x").support("s", "s")["examples"] == SAID
         SAID,
         0.0,
     }

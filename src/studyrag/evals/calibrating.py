@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 Opinion = Mapping[str, float]
-COSINE, MISSING = "cosine", "terms missing"
-"""Numbers of an opinion that are not the judge's log-odds: they count only where a calibration has weighed them."""
+COSINE = "cosine"
+"""A number of an opinion that is not the judge's log-odds: it counts only where a calibration has weighed it."""
 RIDGE = 1.0
 """Strength of the pull towards zero of each standardised weight: half its square, times this."""
 _STEPS = 50
@@ -49,7 +49,7 @@ class Fitted:
 
 def uncalibrated(opinion: Opinion) -> float:
     """P(yes) as the judge itself gives it: the mean of its log-odds, taken at their word."""
-    said = [value for name, value in opinion.items() if name not in (COSINE, MISSING)]
+    said = [value for name, value in opinion.items() if name != COSINE]
     return logistic(sum(said) / len(said))
 
 

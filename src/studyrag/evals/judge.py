@@ -14,11 +14,10 @@ from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING, Any
 
 from studyrag.errors import GenerationFailed
-from studyrag.evals.calibrating import COSINE, MISSING
+from studyrag.evals.calibrating import COSINE
 from studyrag.protocols import Embedder, Generator, JsonWriter, Scorer
 from studyrag.records import Message
 from studyrag.sentences import units
-from studyrag.terms import terms
 
 if TYPE_CHECKING:
     from studyrag.evals.calibrating import Opinion
@@ -139,7 +138,7 @@ class Judge:
 
     def __init__(self, model: Generator, embedder: Embedder, *, sha256: str) -> None:
         self._model, self._embedder, self.sha256 = model, embedder, sha256
-        asked = [*(astuple(one) for one in (*SUPPORT, *RELEVANCE)), NEAREST, MISSING, COSINE]
+        asked = [*(astuple(one) for one in (*SUPPORT, *RELEVANCE)), NEAREST, COSINE]
         self.prompts = hashlib.sha256(repr((asked, embedder.id)).encode()).hexdigest()[:12]
 
     @property
@@ -156,14 +155,13 @@ class Judge:
         self._model.close()
 
     def support(self, context: str, statement: str) -> Opinion:
-        """Log-odds, by wording, that the context alone supports the statement; and the share of its terms ``MISSING``.
+        """Log-odds, by wording, that the context alone supports the statement.
 
         :raises GenerationFailed: as the model does.
         """
         nearest = nearest_sentences(self._embedder, context, statement, NEAREST)
         shown = context if nearest.whole else nearest.text
-        asked = {wording.name: self._log_odds(wording, shown, statement) for wording in SUPPORT}
-        return {**asked, MISSING: missing_terms(shown, statement)}
+        return {wording.name: self._log_odds(wording, shown, statement) for wording in SUPPORT}
 
     def relevance(self, passage: str, question: str) -> Opinion:
         """Log-odds, by wording, that the passage holds the answer or an essential part of it; and the best ``COSINE``.
@@ -217,12 +215,6 @@ def nearest_sentences(embedder: Embedder, context: str, text: str, count: int) -
     cosines = vectors[1:] @ vectors[0]
     best = sorted((-cosines).argsort(kind="stable")[:count])
     return Nearest(" ".join(sentences[at] for at in best), float(cosines.max()), whole=len(sentences) <= count)
-
-
-def missing_terms(context: str, statement: str) -> float:
-    """Share of the statement's distinct index terms that the context lacks; 0.0 without any."""
-    wanted = set(terms(statement))
-    return len(wanted - set(terms(context))) / len(wanted) if wanted else 0.0
 
 
 class FakeJudgeModel:
