@@ -42,7 +42,6 @@ from studyrag.evals.judge import (
     Judge,
     Nearest,
     Wording,
-    
     nearest_sentences,
 )
 from studyrag.evals.judged import judge_the_judge
@@ -161,9 +160,6 @@ def test_the_nearest_sentences_are_shown_in_their_order() -> None:
     found = nearest_sentences(HashEmbedder(), context, "green tea is hot", 2)
     assert found.text == "Green tea is brewed at 80 degrees. It is bitter when green tea is hot."
     assert not found.whole
-        "Green tea is brewed at 80 degrees. It is bitter when green tea is hot.",
-        False,
-    )
     assert found.cosine == nearest_sentences(HashEmbedder(), context, "green tea is hot", 1).cosine
     assert nearest_sentences(HashEmbedder(), "One.\nTwo.", "three", 2).whole
     assert nearest_sentences(HashEmbedder(), "", "three", 2) == Nearest("", -1.0, whole=True)
@@ -187,9 +183,6 @@ def test_another_embedder_is_another_version_of_the_prompts() -> None:
 
 def test_a_server_says_yes_or_no_in_json() -> None:
     assert Judge(JsonOnly('{"verdict": "Yes"}'), HashEmbedder(), sha256="x").support("s", "s")["examples"] == SAID
-        SAID,
-        0.0,
-    }
     assert Judge(JsonOnly('{"verdict": "No"}'), HashEmbedder(), sha256="x").support("s", "s")["examples"] == -SAID
 
 
