@@ -473,6 +473,18 @@ def test_changed_notes_are_indexed_before_a_question(make: Make, tmp_path: Path)
     assert notices == [f"No index yet: indexing {tmp_path / 'notes'}."]
 
 
+@pytest.mark.parametrize("changed", [{"chunk_tokens": 100}, {"chunk_overlap": 8}, {"heading_path": False}])
+def test_other_settings_of_splitting_make_another_index(make: Make, changed: dict[str, Any]) -> None:
+    make().search(QUESTION, 1)
+    notices: list[str] = []
+    assert make(notices=notices, stale="warn", **changed).search(QUESTION, 1)
+    assert [notice for notice in notices if f"another {next(iter(changed))}" in notice]
+    notices.clear()
+    made = make(notices=notices, **changed)
+    assert made.search(QUESTION, 1) and not notices
+    assert {name: getattr(made.refresh().recipe, name) for name in changed} == changed
+
+
 def test_with_warn_text_that_is_no_longer_in_the_notes_is_never_served(make: Make, tmp_path: Path) -> None:
     notices: list[str] = []
     assistant = make(

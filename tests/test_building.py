@@ -65,6 +65,8 @@ def run(
     full: bool = False,
     exclude: Sequence[str] = (),
     progress: Progress = no_progress,
+    chunk_overlap: int = 0,
+    heading_path: bool = True,
 ) -> Built:
     return build(
         notes,
@@ -72,6 +74,8 @@ def run(
         embedder=embedder or HashEmbedder(),
         chunk_tokens=64,
         max_note_bytes=100_000,
+        chunk_overlap=chunk_overlap,
+        heading_path=heading_path,
         exclude=exclude,
         full=full,
         progress=progress,
@@ -232,6 +236,23 @@ def test_full_reads_and_embeds_everything_again(notes: Path, index: Path) -> Non
 def test_another_embedder_embeds_everything_again(notes: Path, index: Path) -> None:
     assert run(notes, index, HashEmbedder(32)).embedded == 4
     assert Index(index).recipe.dim == 32
+
+
+def test_without_heading_paths_nothing_but_the_text_is_indexed(notes: Path, index: Path) -> None:
+    embedder = Counting()
+    assert run(notes, index, embedder, heading_path=False).embedded == 4
+    after = Index(index)
+    chunks = [chunk for chunk, _ in after.all_chunks()]
+    assert sorted(embedder.embedded) == sorted(chunk.text for chunk in chunks)
+    assert all(chunk.headings for chunk in chunks)
+    assert not after.recipe.heading_path
+    assert run(notes, index, heading_path=True).embedded == 4
+
+
+def test_another_overlap_splits_everything_again(notes: Path, index: Path) -> None:
+    assert run(notes, index, chunk_overlap=8).written
+    assert Index(index).recipe.chunk_overlap == 8
+    assert not run(notes, index, chunk_overlap=8).written
 
 
 def test_a_damaged_index_is_built_anew(notes: Path, index: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 
@@ -62,11 +63,43 @@ def test_chunks_fit_the_window_with_their_headings_unless_code_or_a_formula_is_l
 
 
 @given(markdown)
+def test_overlapping_chunks_begin_with_what_ended_the_one_before(text: str) -> None:
+    made = parse_note("n.md", text)
+    if not isinstance(made, Note):
+        return
+    chunks = split_note(made, max_tokens=64, chunk_tokens=64, count_tokens=WORDS_COUNTED, chunk_overlap=24)
+    for before, after in itertools.pairwise(chunks):
+        assert made.text[after.start : after.end] == after.text
+        assert after.end > before.end
+        repeated = made.text[after.start : max(after.start, before.end)]
+        assert not repeated or (before.headings == after.headings and before.start < after.start)
+        assert WORDS_COUNTED([repeated])[0] <= 24 + 2
+    for chunk in chunks:
+        if not chunk.text.startswith(("```", "$$")):
+            assert tokens(chunk) <= 64 + 2
+
+
+@given(markdown)
 def test_ids_are_unique_within_a_note(text: str) -> None:
     made = parse_note("n.md", text + "\n" + text)
     if isinstance(made, Note):
         chunks = split_note(made, max_tokens=64, chunk_tokens=64, count_tokens=WORDS_COUNTED)
         assert len({chunk.id for chunk in chunks}) == len(chunks)
+
+
+def test_a_chunk_repeats_whole_paragraphs_within_its_section() -> None:
+    text = (
+        "# T\n\n" + "\n\n".join(f"{word} " * 9 + "end." for word in ("aa", "bb", "cc", "dd")) + "\n\n## Sub\n\nTwo.\n"
+    )
+    made = note(text)
+
+    def firsts(overlap: int) -> list[list[str]]:
+        chunks = split_note(made, max_tokens=64, chunk_tokens=32, count_tokens=WORDS_COUNTED, chunk_overlap=overlap)
+        return [[part.split()[0] for part in chunk.text.split("\n\n")] for chunk in chunks]
+
+    assert firsts(0) == [["aa", "bb", "cc"], ["dd"], ["Two."]]
+    assert firsts(14) == [["aa", "bb", "cc"], ["cc", "dd"], ["Two."]]
+    assert firsts(1000) == [["aa", "bb", "cc"], ["bb", "cc", "dd"], ["Two."]]
 
 
 def test_short_blocks_of_a_section_share_a_chunk_and_sections_do_not() -> None:

@@ -83,17 +83,20 @@ class Assistant:
         """
         index = self._open()
         changes: Changes | None = self._watch.changes(index)
-        if changes and self._settings.stale == "reindex":
+        other = self._split_otherwise(index)
+        if (changes or other) and self._settings.stale == "reindex":
             try:
                 self.index_notes()
                 index.close()
                 self._index = None
-                index, changes = self._open(), None
+                index, changes, other = self._open(), None, ""
             except (IndexBusy, IndexNotWritable) as err:
                 self._notice(f"The notes changed, but the index could not be brought up to date: {err.message}.")
         self._stale = changes.stale() if changes else frozenset()
         if changes:
             self._notice(_staleness(changes))
+        if other:
+            self._notice(f"The index was built with another {other}. `studyrag index` makes it what the settings say.")
         index.open_arms()  # while the embedder is still loading in the background
         return index
 
@@ -109,6 +112,11 @@ class Assistant:
                 self._index = Index(self._settings.index)
             self._check_recipe(self._index)
         return self._index
+
+    def _split_otherwise(self, index: Index) -> str:
+        """The first setting of splitting that the index was not built with; "" where all agree."""
+        names = ("chunk_tokens", "chunk_overlap", "heading_path")
+        return next((name for name in names if getattr(index.recipe, name) != getattr(self._settings, name)), "")
 
     def _check_recipe(self, index: Index) -> None:
         built, wanted = index.recipe, self._embedder
