@@ -206,6 +206,22 @@ def test_an_arm_may_rank_anew_and_takes_a_scorer_for_it(assistant: Assistant, ha
         search(arms[1], index, hash_embedder, query, Trace())
 
 
+def test_marginal_relevance_puts_the_unlike_before_the_like(assistant: Assistant, hash_embedder: HashEmbedder) -> None:
+    index = assistant.refresh()
+    plain, relevance, variety = parse_arms("hybrid,dense+mmr=1,mmr=0", candidates=50, dense_weight=0.6)
+    assert (plain.mmr, relevance.mmr, variety.mmr) == (None, 1.0, 0.0)
+    query = Retriever(index, hash_embedder, candidates=50, dense_weight=0.6).query("green tea", Trace())
+    orders = [search(arm, index, hash_embedder, query, Trace()) for arm in (plain, relevance, variety)]
+    assert {hit.chunk.id for hit in orders[0]} == {hit.chunk.id for hit in orders[2]}
+    cosines = [hit.cosine for hit in orders[1]]
+    assert cosines == sorted(cosines, reverse=True)
+    rows = index.rows_of_chunks([hit.chunk.id for hit in orders[2]])
+    vectors = index.dense.vectors(rows)
+    likeness = vectors @ vectors[0]
+    assert likeness[1] == likeness[1:].min()
+    assert [hit.rank for hit in orders[2]] == list(range(1, len(orders[2]) + 1))
+
+
 def test_what_a_scorer_said_is_kept(tmp_path: Path) -> None:
     class Counting(FakeJudgeModel):
         calls = 0
@@ -229,6 +245,9 @@ def test_what_a_scorer_said_is_kept(tmp_path: Path) -> None:
         "",
         ",",
         "rerank=51",
+        "mmr=1.1",
+        "mmr=nan",
+        "mmr=",
         "rerank=x",
         "bm25,bm25",
         "bm26",

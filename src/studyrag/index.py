@@ -114,6 +114,18 @@ class Index:
                 known[row] = _chunk(values)
         return [known[row] for row in wanted]
 
+    def rows_of_chunks(self, ids: Sequence[str]) -> list[int]:
+        """The row of each of these chunks, in their order.
+
+        :raises KeyError: for an id that no chunk has.
+        """
+        rows: dict[str, int] = {}
+        for at in range(0, len(ids), 500):
+            part = ids[at : at + 500]
+            marks = ",".join("?" * len(part))
+            rows.update(self._rows(f"SELECT id, row FROM chunks WHERE id IN ({marks})", part))
+        return [rows[one] for one in ids]
+
     def all_chunks(self) -> Iterator[tuple[Chunk, bytes]]:
         """(chunk, digest of what was embedded) in row order."""
         for _, *values, digest in self._rows(f"SELECT {_CHUNK_COLUMNS}, digest FROM chunks ORDER BY row"):

@@ -34,7 +34,7 @@ Compare = Annotated[
     typer.Option(
         "--compare",
         help="Arms, each tested against the first: bm25, dense, hybrid, rrf, or e.g. dense_weight=0.3+candidates=100,"
-        " rerank=10 (slow) or chunk_tokens=128 (its own index).",
+        " mmr=0.7, rerank=10 (slow) or chunk_tokens=128 (its own index).",
     ),
 ]
 HeldBack = Annotated[bool, typer.Option("--held-back", help="Only questions of the fifth of notes kept from tuning.")]

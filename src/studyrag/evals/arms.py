@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from studyrag.errors import Misuse
@@ -34,7 +35,8 @@ class Arm:
     """``retriever`` is one of ``RETRIEVERS`` or ``RRF``; ``dense_weight`` counts for hybrid alone.
 
     ``index`` holds the settings of the index that are not those in force, by name; () for the index in use.
-    ``rerank``: how many of its chunks a generator ranks anew.
+    ``rerank``: how many of its chunks a generator ranks anew. ``mmr``: share of relevance in maximal marginal relevance
+    (Carbonell and Goldstein 1998), which puts what is unlike the chunks before it first; None: none.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Arm:
     dense_weight: float
     index: IndexSettings = ()
     rerank: int = 0
+    mmr: float | None = None
 
     @property
     def overrides(self) -> bool:
@@ -62,11 +65,13 @@ def parse_arms(text: str, *, candidates: int, dense_weight: float) -> tuple[Arm,
 
 
 def _parsed(plain: Arm, name: str) -> Arm:
-    retriever, changes = plain.retriever, {}
+    retriever, changes, mmr = plain.retriever, {}, None
     for part in name.split("+"):
         key, equals, value = part.partition("=")
         if part in (*RETRIEVERS, RRF):
             retriever = part
+        elif equals and key == "mmr":
+            mmr = _share(name, value)
         elif equals and value and key in (*OF_SEARCH, *OF_INDEX):
             changes[key] = value
         else:
@@ -82,13 +87,24 @@ def _parsed(plain: Arm, name: str) -> Arm:
         found.dense_weight,
         tuple((key, getattr(found, key)) for key in OF_INDEX if key in changes),
         found.rerank,
+        mmr,
     )
+
+
+def _share(name: str, value: str) -> float:
+    try:
+        share = float(value)
+    except ValueError as err:
+        raise _no_such(name) from err
+    if not 0 <= share <= 1:
+        raise _no_such(name)
+    return share
 
 
 def _no_such(name: str) -> Misuse:
     return Misuse(
         f"no arm {name!r}",
-        fix=f"{', '.join((*RETRIEVERS, RRF))}, and dense_weight=0…1, candidates=1…1000, rerank=1…50,"
+        fix=f"{', '.join((*RETRIEVERS, RRF))}, and dense_weight=0…1, candidates=1…1000, rerank=1…50, mmr=0…1,"
         " chunk_tokens=64…2048, chunk_overlap=0…1024, heading_path=no, precision=int8 or embedder=NAME, joined by +",
     )
 
@@ -103,6 +119,9 @@ def search(
     :raises ValueError: when there is none for an arm that does.
     """
     hits = _found(arm, index, embedder, query, trace)
+    if arm.mmr is not None and hits:
+        share = arm.mmr
+        hits = trace.timed("mmr", lambda: _diverse(hits, index, query, share))
     if not arm.rerank:
         return hits
     if scorer is None:
@@ -120,6 +139,15 @@ def _found(arm: Arm, index: Index, embedder: Embedder, query: Query, trace: Trac
     fused = _reciprocal(lexical, dense)[:depth]
     trace.add("fuse", (time.perf_counter() - started) * 1000, hits=len(fused))
     return fused
+
+
+def _diverse(hits: Sequence[Hit], index: Index, query: Query, share: float) -> list[Hit]:
+    """The same hits by maximal marginal relevance of their vectors."""
+    from langchain_core.vectorstores.utils import maximal_marginal_relevance
+
+    vectors = index.dense.vectors(index.rows_of_chunks([hit.chunk.id for hit in hits]))
+    order = maximal_marginal_relevance(query.vector, list(vectors), lambda_mult=share, k=len(hits))
+    return [replace(hits[at], rank=rank) for rank, at in enumerate(order, start=1)]
 
 
 def _reciprocal(lexical: list[Hit], dense: list[Hit]) -> list[Hit]:
