@@ -12,7 +12,7 @@ from studyrag.prompting import answers_question
 from studyrag.protocols import Scorer
 from studyrag.records import Hit, embedding_text
 
-WEIGHT = 0.1
+WEIGHT = 0.15
 """Of one unit of log-odds, beside a fused score in [0, 1]."""
 
 
