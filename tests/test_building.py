@@ -67,13 +67,14 @@ def run(
     progress: Progress = no_progress,
     chunk_overlap: int = 0,
     heading_path: bool = True,
+    max_note_bytes: int = 100_000,
 ) -> Built:
     return build(
         notes,
         index,
         embedder=embedder or HashEmbedder(),
         chunk_tokens=64,
-        max_note_bytes=100_000,
+        max_note_bytes=max_note_bytes,
         chunk_overlap=chunk_overlap,
         heading_path=heading_path,
         exclude=exclude,
@@ -134,20 +135,26 @@ def apply(folder: Path, edit: tuple[str, str, str]) -> None:
 @settings(max_examples=25)
 @given(
     start=st.dictionaries(_names, _texts, max_size=4),
-    rounds=st.lists(st.lists(_edits, min_size=1, max_size=4), min_size=1, max_size=3),
+    rounds=st.lists(
+        st.tuples(
+            st.lists(_edits, min_size=1, max_size=4), st.sampled_from([0, 0, 16]), st.sampled_from([True, False])
+        ),
+        min_size=1,
+        max_size=3,
+    ),
 )
 def test_an_index_brought_up_to_date_is_the_index_built_anew(
-    start: dict[str, str], rounds: list[list[tuple[str, str, str]]]
+    start: dict[str, str], rounds: list[tuple[list[tuple[str, str, str]], int, bool]]
 ) -> None:
     with TemporaryDirectory() as place:
         notes, index = Path(place) / "notes", Path(place) / "index"
         write(notes, {"always.md": "# Tea\n\nKettle and water.\n", **start})
         run(notes, index)
-        for at, edits in enumerate(rounds):
+        for at, (edits, overlap, heading_path) in enumerate(rounds):
             for edit in edits:
                 apply(notes, edit)
-            run(notes, index)
-            run(notes, Path(place) / f"anew-{at}")
+            run(notes, index, chunk_overlap=overlap, heading_path=heading_path)
+            run(notes, Path(place) / f"anew-{at}", chunk_overlap=overlap, heading_path=heading_path)
             assert everything(index) == everything(Path(place) / f"anew-{at}")
 
 
@@ -249,10 +256,17 @@ def test_without_heading_paths_nothing_but_the_text_is_indexed(notes: Path, inde
     assert run(notes, index, heading_path=True).embedded == 4
 
 
-def test_another_overlap_splits_everything_again(notes: Path, index: Path) -> None:
-    assert run(notes, index, chunk_overlap=8).written
+def test_another_overlap_reads_everything_again_and_embeds_what_is_new(notes: Path, index: Path) -> None:
+    assert run(notes, index, chunk_overlap=8) == Built(3, 4, embedded=0, reread=3, skipped=0, written=True)
     assert Index(index).recipe.chunk_overlap == 8
     assert not run(notes, index, chunk_overlap=8).written
+
+
+def test_a_note_that_was_too_large_is_indexed_when_more_is_allowed(notes: Path, index: Path) -> None:
+    write(notes, {"big.md": "# Big\n\n" + "Long words. " * 20_000})
+    assert run(notes, index).skipped == 1
+    assert run(notes, index, max_note_bytes=1_000_000).skipped == 0
+    assert run(notes, index).skipped == 1
 
 
 def test_a_damaged_index_is_built_anew(notes: Path, index: Path) -> None:

@@ -114,8 +114,8 @@ class Assistant:
         return self._index
 
     def _split_otherwise(self, index: Index) -> str:
-        """The first setting of splitting that the index was not built with; "" where all agree."""
-        names = ("chunk_tokens", "chunk_overlap", "heading_path")
+        """The first setting of reading and splitting that the index was not built with; "" where all agree."""
+        names = ("chunk_tokens", "chunk_overlap", "heading_path", "max_note_bytes")
         return next((name for name in names if getattr(index.recipe, name) != getattr(self._settings, name)), "")
 
     def _check_recipe(self, index: Index) -> None:

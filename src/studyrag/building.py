@@ -117,17 +117,22 @@ def build(
     :raises IndexBusy, IndexNotWritable: see ``index_writing.locked``.
     """
     recipe = Recipe(
-        embedder.id, embedder.dim, chunk_tokens, TERMS_VERSION, chunk_overlap=chunk_overlap, heading_path=heading_path
+        embedder.id,
+        embedder.dim,
+        chunk_tokens,
+        TERMS_VERSION,
+        chunk_overlap=chunk_overlap,
+        heading_path=heading_path,
+        max_note_bytes=max_note_bytes,
     )
     with locked(folder):
         files, passed_over = find_notes(notes, exclude=exclude)
         old = None if full else _open_old(folder, recipe)
-        if old is not None and not find_changes(old, notes, exclude=exclude):
+        if old is not None and old.recipe == recipe and not find_changes(old, notes, exclude=exclude):
             unchanged = Built(old.n_notes, old.n_chunks, 0, 0, len(old.skipped()), written=False)
             old.close()
             return unchanged
-        known = _old(old, embedder.dim)
-        draft = _Draft(embedder, recipe, max_note_bytes, known)
+        draft = _Draft(embedder, recipe, _old(old, recipe))
         for done, file in enumerate(files, start=1):
             draft.add(file)
             progress("reading", done, len(files))
@@ -149,27 +154,28 @@ def _nothing(notes: Path, skipped: Sequence[SkippedRow]) -> str:
 
 
 def _open_old(folder: Path, recipe: Recipe) -> Index | None:
-    """The index to build on, or None when it is missing, damaged or of another recipe: then all is built anew."""
+    """The index to build on, or None when it is missing, damaged or embeds otherwise: then all is built anew."""
     try:
         index = Index(folder)
     except (IndexMissing, IndexDamaged, IndexMismatch):
         return None
-    if index.recipe == recipe:
+    if index.recipe.embeds_as(recipe):
         return index
     index.close()
     return None
 
 
-def _old(index: Index | None, dim: int) -> _Old:
+def _old(index: Index | None, recipe: Recipe) -> _Old:
+    """No notes where the index splits them otherwise: what was embedded is still known by its text."""
     if index is None:
         empty = forward_index([], Vocabulary())
-        return _Old({}, {}, [], np.zeros((0, dim), dtype=np.float32), {}, empty, Vocabulary())
+        return _Old({}, {}, [], np.zeros((0, recipe.dim), dtype=np.float32), {}, empty, Vocabulary())
     sections: dict[str, list[SectionRow]] = {}
     for section in index.all_sections():
         sections.setdefault(section.note_id, []).append(section)
     chunks = list(index.all_chunks())
     return _Old(
-        notes={note.id: note for note in index.notes()},
+        notes={note.id: note for note in index.notes()} if index.recipe == recipe else {},
         sections=sections,
         chunks=chunks,
         vectors=index.dense.vectors(range(index.n_chunks)),
@@ -182,8 +188,8 @@ def _old(index: Index | None, dim: int) -> _Old:
 class _Draft:
     """A generation in the making: notes are added in order, re-using what ``old`` knows of them."""
 
-    def __init__(self, embedder: Embedder, recipe: Recipe, max_note_bytes: int, old: _Old) -> None:
-        self._embedder, self._recipe, self._max_note_bytes, self._old = embedder, recipe, max_note_bytes, old
+    def __init__(self, embedder: Embedder, recipe: Recipe, old: _Old) -> None:
+        self._embedder, self._recipe, self._old = embedder, recipe, old
         self.notes: list[NoteRow] = []
         self.skipped: list[SkippedRow] = []
         self.sections: list[SectionRow] = []
@@ -197,7 +203,7 @@ class _Draft:
             self._keep(known)
             return
         self.reread += 1
-        note = read_note(file, max_bytes=self._max_note_bytes)
+        note = read_note(file, max_bytes=self._recipe.max_note_bytes)
         if isinstance(note, Skipped):
             self.skipped.append(SkippedRow(note, stamp(file)))
         elif known is not None and known.sha256 == note.sha256:

@@ -28,6 +28,12 @@ class Recipe:
     format: int = FORMAT
     chunk_overlap: int = 0
     heading_path: bool = True
+    max_note_bytes: int = 4_000_000
+
+    def embeds_as(self, other: Recipe) -> bool:
+        """Whether equal texts have equal vectors and terms in both, however notes are split into them."""
+        names = ("embedder", "dim", "terms_version", "format")
+        return all(getattr(self, name) == getattr(other, name) for name in names)
 
 
 @dataclass(frozen=True, slots=True)
