@@ -148,6 +148,26 @@ def test_a_bad_variable_is_refused_too(tmp_path: Path) -> None:
     assert caught.value.fix.endswith("Change it in the flag")
 
 
+def test_a_model_file_is_named_relative_to_the_settings_file(tmp_path: Path) -> None:
+    home = written(tmp_path, 'generator = "models/a.gguf"\njudge = "/abs/b.gguf"\nembedder = "models/e"').resolve()
+    (tmp_path / "models" / "e").mkdir(parents=True)
+    deep = tmp_path / "deep"
+    deep.mkdir()
+    found = load_settings(deep, environ={})
+    assert (found.generator, found.judge, found.embedder) == (
+        str(home / "models" / "a.gguf"), "/abs/b.gguf", str(home / "models" / "e"),
+    )  # fmt: skip
+    assert load_settings(deep, environ={"STUDYRAG_GENERATOR": "x/a.gguf"}).generator == "x/a.gguf"
+    assert load_settings(deep, flags={"judge": "b.gguf"}, environ={}).judge == "b.gguf"
+
+
+@pytest.mark.parametrize(
+    "name", ["qwen2.5-coder-1.5b-instruct", "openai:http://h/v1#m.gguf", "~/m.gguf", "fake", "no/folder"]
+)
+def test_other_names_of_models_stay_as_they_are(tmp_path: Path, name: str) -> None:
+    assert load_settings(written(tmp_path, f'generator = "{name}"'), environ={}).generator == name
+
+
 def test_the_home_of_nobody_is_refused(tmp_path: Path) -> None:
     error = refused(tmp_path, STUDYRAG_NOTES="~no-such-user-here/notes")
     assert error.message == "setting `notes` = '~no-such-user-here/notes': there is no such user"

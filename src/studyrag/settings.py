@@ -24,7 +24,7 @@ _NOT_SETTINGS = frozenset({"STUDYRAG_CACHE", "STUDYRAG_OFFLINE", "STUDYRAG_API_K
 
 
 class Settings(BaseModel):
-    """Every setting with its default. Paths are relative to the folder of studyrag.toml."""
+    """Every setting with its default. Paths in studyrag.toml are relative to its folder."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -34,22 +34,28 @@ class Settings(BaseModel):
     max_note_bytes: int = Field(4_000_000, ge=1_000, description="Larger notes are skipped, and reported.")
     stale: Literal["reindex", "warn"] = Field(
         "reindex",
-        description="When notes changed since indexing: index them before answering, or warn and leave them out.",
+        description="When notes changed since indexing: `reindex` indexes them before answering, `warn` says so and"
+        " leaves them out.",
     )
 
-    embedder: str = Field("all-MiniLM-L6-v2", description="Embedding model: a catalogue name.")
+    embedder: str = Field("all-MiniLM-L6-v2", description="Embedding model: a catalogue name, or a model's folder.")
     precision: Literal["fp32", "int8"] = Field(
         "fp32", description="Arithmetic of the embedder; int8 is faster, a little worse."
     )
     chunk_tokens: int = Field(
-        256, ge=64, le=2048, description="Longest chunk in the embedder's tokens, heading path included."
+        256,
+        ge=64,
+        le=2048,
+        description="Longest chunk in the embedder's tokens, heading path included; its window (256) is the limit.",
     )
     chunk_overlap: int = Field(
         0, ge=0, le=1024, description="Tokens at most that a chunk repeats of the one before it, in whole paragraphs."
     )
     heading_path: bool = Field(True, description="Whether a chunk is indexed together with the path of its headings.")
 
-    retriever: Literal["hybrid", "bm25", "dense"] = Field("hybrid", description="Which arms rank the chunks.")
+    retriever: Literal["hybrid", "bm25", "dense"] = Field(
+        "hybrid", description="Which arms rank the chunks: `hybrid`, `bm25` or `dense`."
+    )
     candidates: int = Field(50, ge=1, le=1000, description="Chunks that each arm proposes.")
     dense_weight: float = Field(0.6, ge=0, le=1, description="Share of the dense arm in the fused score.")
     rerank: int = Field(
@@ -117,6 +123,7 @@ def load_settings(
         )
     values: dict[str, Any] = _read(file) if file else {}
     _refuse_unknown(values, where=str(file))
+    values.update({key: _beside(file, values[key]) for key in ("generator", "judge", "embedder") if key in values})
     _refuse_unknown(from_environment, where="environment", spell=lambda key: _PREFIX + key.upper())
     home = file.parent if file else start.resolve()
     for source in (from_environment, given):
@@ -130,6 +137,14 @@ def load_settings(
         base["notes"] = start.resolve()
     placed = {key: (folder / _expanded(key, getattr(settings, key))).resolve() for key, folder in base.items()}
     return settings.model_copy(update=placed)
+
+
+def _beside(file: Path | None, value: object) -> object:
+    """A model's file or folder that studyrag.toml names relative to itself; any other value as it is."""
+    if file is None or not isinstance(value, str) or value.startswith(("~", "openai:")):
+        return value
+    place = file.parent / value
+    return str(place) if value.endswith(".gguf") or ("/" in value and place.is_dir()) else value
 
 
 def _expanded(key: str, path: Path) -> Path:

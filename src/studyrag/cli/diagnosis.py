@@ -58,7 +58,9 @@ def _python() -> Finding:
 def _packages() -> Iterator[Finding]:
     missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
     found = f"missing: {', '.join(missing)}" if missing else "all there"
-    yield Finding("packages", not missing, found, "pip install studyrag (or `make setup` in a clone)")
+    yield Finding(
+        "packages", not missing, found, "install studyrag again: `make setup` or `pipx install --force .` in its clone"
+    )
 
 
 def _notes(chosen: Settings) -> Finding:

@@ -55,7 +55,7 @@ WriteBaseline = Annotated[Path | None, typer.Option("--write-baseline", help="Wr
 Report = Annotated[
     Path | None, typer.Option("--report", help="Write report.md and report.html into this folder.", show_default=False)
 ]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Fetch a missing embedder without asking.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Fetch missing models without asking.")]
 
 
 @app.command("retrieval")

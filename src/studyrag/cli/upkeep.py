@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 AsJson = Annotated[bool, typer.Option("--json", help="Print a JSON record.")]
 
 _TEMPLATE = """\
-# studyrag: settings of the notes in this folder. `studyrag doctor` checks them; the README lists them all.
+# studyrag: settings of the notes in this folder. `studyrag doctor` checks them; docs/settings.md lists them all.
 notes = "."
 index = ".studyrag"
 
@@ -52,7 +52,7 @@ def init(
 
 def index(
     full: Annotated[bool, typer.Option("--full", help="Read and embed everything again.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Fetch a missing embedder without asking.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Fetch missing models without asking.")] = False,
 ) -> None:
     """Bring the index up to date with the notes. Only changed notes are read and embedded."""
     from studyrag.assistant import Assistant
