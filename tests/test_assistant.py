@@ -361,6 +361,27 @@ def test_an_answer_is_made_of_what_ranks_first_anew(make: Make) -> None:
     assert reader.wanted.strip() in reading.context.passages[0].text
 
 
+def test_what_is_hopeless_is_refused_before_anything_is_read(make: Make) -> None:
+    reader = Reader(20.0)
+    (event,) = make(reader, rerank=5, min_coverage=1.0).ask("zzzz qqqq wwww")
+    assert isinstance(event, Answered) and event.answer.abstained
+    assert reader.weighed == []
+
+
+def test_as_many_are_read_as_the_settings_say_though_fewer_are_answered_from(make: Make) -> None:
+    reader = Reader(20.0)
+    notes = {f"{name}.md": f"# {name}\n\nGreen tea of kind {name} is brewed hot.\n" for name in "abcdefgh"}
+    list(make(reader, notes=notes, rerank=6, passages=1).ask(HOT))
+    read = [messages for messages in reader.weighed if "Does the passage contain" in messages[-1].text]
+    assert len(read) == 6
+
+
+def test_without_a_generator_nothing_is_read_and_nothing_is_said_of_it(make: Make) -> None:
+    notices: list[str] = []
+    make(rerank=5, notices=notices).search(HOT, 3)
+    assert not any("ranked anew" in notice for notice in notices)
+
+
 def test_a_generator_that_cannot_weigh_leaves_the_ranking_as_it_is_and_says_so(make: Make) -> None:
     notices: list[str] = []
     assert make(Scripted(), rerank=5, notices=notices).search(HOT, 3) == make().search(HOT, 3)
@@ -481,7 +502,9 @@ def test_other_settings_of_splitting_make_another_index(make: Make, changed: dic
     assert [notice for notice in notices if f"another {next(iter(changed))}" in notice]
     notices.clear()
     made = make(notices=notices, **changed)
-    assert made.search(QUESTION, 1) and not notices
+    assert made.search(QUESTION, 1)
+    assert notices == [f"The setting {next(iter(changed))} changed: splitting all notes anew."]
+    assert made.search(QUESTION, 1) and len(notices) == 1
     assert {name: getattr(made.refresh().recipe, name) for name in changed} == changed
 
 

@@ -70,7 +70,28 @@ def test_search_reads_the_chunks_where_it_is_asked_to(cli: RunCli, notes: Path, 
     assert [hit["rank"] for hit in read] == [1, 2, 3]
     assert all(isinstance(hit["answers"], float) for hit in read)
     shown = cli("search", "bicycle chain", "-k", "3", "--rerank", cwd=notes, env=env).out
-    assert shown.count("answer") >= 3
+    assert len(re.findall(r", answers [+-]\d+\.\d\)", shown)) == 3
+    with (notes / "studyrag.toml").open("a") as file:
+        file.write("rerank = 2\n")
+    two = cli("search", "chain", "-k", "3", "--json", cwd=notes, env=env).json["hits"]
+    assert [hit["answers"] is None for hit in two] == [False, False, True]
+    plain = cli("search", "chain", "--no-rerank", "--json", cwd=notes, env=env).json["hits"]
+    assert all(hit["answers"] is None for hit in plain)
+    answer = cli("ask", "How often is a chain oiled?", "--rerank", "--trace", cwd=notes, env=env)
+    assert answer.code == 0 and "rerank" in answer.err
+
+
+def test_status_and_doctor_tell_of_settings_that_the_index_was_not_built_with(cli: RunCli, notes: Path) -> None:
+    cli("index", cwd=notes)
+    env = {"STUDYRAG_CHUNK_OVERLAP": "16"}
+    assert cli("status", "--json", cwd=notes).json["other_setting"] is None
+    assert cli("status", "--json", cwd=notes, env=env).json["other_setting"] == "chunk_overlap"
+    assert "another chunk_overlap" in cli("status", cwd=notes, env=env).out
+    ran = cli("doctor", cwd=notes, env=env)
+    assert ran.code == 1 and "FAIL  staleness: the index was built with another chunk_overlap" in ran.out
+    ran = cli("search", "chain", cwd=notes, env=env)
+    assert ran.code == 0 and "chunk_overlap changed: splitting all notes anew" in ran.err
+    assert "another" not in cli("status", cwd=notes, env=env).out
 
 
 def test_what_cannot_rank_anew_is_told(cli: RunCli, notes: Path) -> None:
@@ -166,6 +187,7 @@ def test_status_json_tells_what_is_indexed_and_what_is_stale(cli: RunCli, notes:
             "created": str,
             "embedder": str,
             "chunk_tokens": int,
+            "other_setting": str | None,
             "generator": str,
             "stale": {"added": [str], "changed": [str], "removed": [str]},
             "skipped": [{"path": str, "reason": str}],

@@ -61,6 +61,30 @@ def test_an_arm_with_another_index_leaves_the_one_in_use_alone(cli: RunCli, aske
     assert own.n_chunks == Index(asked / ".studyrag").n_chunks  # the notes are short
 
 
+def test_an_arm_ranks_anew_with_a_model_that_runs_here(cli: RunCli, asked: Path, tiny_gguf: Path) -> None:
+    env = {"STUDYRAG_GENERATOR": str(tiny_gguf)}
+    command = ("eval", "retrieval", "--compare", "hybrid,rerank=2", "--json")
+    first, second = (cli(*command, cwd=asked, env=env) for _ in range(2))
+    assert first.code == second.code == 0, first.err
+    arms = [made.json["arms"][1] for made in (first, second)]
+    assert arms[0]["per_question"] == arms[1]["per_question"]
+    # what is kept is not asked again, and its time is that of then
+    assert arms[0]["latency_ms"]["rerank"] == arms[1]["latency_ms"]["rerank"]
+
+
+@pytest.mark.parametrize(
+    ("generator", "code", "message"),
+    [("fake", 2, "takes a generator that runs here"), ("qwen2.5-coder-1.5b-instruct", 1, "is not installed")],
+)
+def test_an_arm_that_no_model_can_rank_anew_is_refused(
+    cli: RunCli, asked: Path, tmp_path: Path, generator: str, code: int, message: str
+) -> None:
+    env = {"STUDYRAG_GENERATOR": generator, "STUDYRAG_CACHE": str(tmp_path / "empty")}
+    ran = cli("eval", "retrieval", "--compare", "rerank=2", cwd=asked, env=env)
+    assert ran.code == code and message in ran.err and "fix:" in ran.err
+    assert not (asked / ".studyrag" / "variants").exists()
+
+
 def test_baseline_and_report(cli: RunCli, asked: Path) -> None:
     first = cli("eval", "retrieval", "--write-baseline", "b/r.json", "--report", "out", "--compare", "bm25", cwd=asked)
     assert first.code == 0, first.err

@@ -8,6 +8,7 @@ import math
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +27,7 @@ from studyrag.evals import measuring
 from studyrag.evals.arms import parse_arms, search
 from studyrag.evals.baseline import fallen, read_baseline, write_baseline
 from studyrag.evals.beir import evaluate_beir, load_beir
-from studyrag.evals.cache import Cache, KeptScorer
+from studyrag.evals.cache import Cache, KeptReader
 from studyrag.evals.golden import Golden
 from studyrag.evals.judge import FakeJudgeModel
 from studyrag.evals.judging import Judge, Spot, found_at, holds, recall, spots
@@ -194,32 +195,47 @@ def test_arms_are_parsed() -> None:
     assert (arm.retriever, arm.index) == ("bm25", (("chunk_tokens", 128), ("precision", "int8")))
 
 
-def test_an_arm_may_rank_anew_and_takes_a_scorer_for_it(assistant: Assistant, hash_embedder: HashEmbedder) -> None:
+def test_an_arm_may_rank_anew_and_takes_a_reader_for_it(assistant: Assistant, hash_embedder: HashEmbedder) -> None:
     index = assistant.refresh()
     arms = parse_arms("hybrid,rerank=3,bm25+rerank=2", candidates=50, dense_weight=0.6)
     assert [(arm.retriever, arm.rerank) for arm in arms] == [("hybrid", 0), ("hybrid", 3), ("bm25", 2)]
     query = Retriever(index, hash_embedder, candidates=50, dense_weight=0.6).query("green tea", Trace())
-    plain, anew = (search(arm, index, hash_embedder, query, Trace(), FakeJudgeModel()) for arm in arms[:2])
+    kept = KeptReader(FakeJudgeModel(), Cache(None), sha256="x")
+    plain, anew = (search(arm, index, hash_embedder, query, Trace(), kept) for arm in arms[:2])
     assert {hit.chunk.id for hit in anew} == {hit.chunk.id for hit in plain}
     assert [hit.answers is None for hit in anew] == [False, False, False, *[True] * (len(anew) - 3)]
-    with pytest.raises(ValueError, match="takes a scorer"):
+    with pytest.raises(ValueError, match="takes a reader"):
         search(arms[1], index, hash_embedder, query, Trace())
 
 
 def test_marginal_relevance_puts_the_unlike_before_the_like(assistant: Assistant, hash_embedder: HashEmbedder) -> None:
     index = assistant.refresh()
-    plain, relevance, variety = parse_arms("hybrid,dense+mmr=1,mmr=0", candidates=50, dense_weight=0.6)
-    assert (plain.mmr, relevance.mmr, variety.mmr) == (None, 1.0, 0.0)
+    arms = parse_arms("hybrid,mmr=1,mmr=0", candidates=50, dense_weight=0.6)
+    assert [arm.mmr for arm in arms] == [None, 1.0, 0.0]
     query = Retriever(index, hash_embedder, candidates=50, dense_weight=0.6).query("green tea", Trace())
-    orders = [search(arm, index, hash_embedder, query, Trace()) for arm in (plain, relevance, variety)]
-    assert {hit.chunk.id for hit in orders[0]} == {hit.chunk.id for hit in orders[2]}
-    cosines = [hit.cosine for hit in orders[1]]
-    assert cosines == sorted(cosines, reverse=True)
-    rows = index.rows_of_chunks([hit.chunk.id for hit in orders[2]])
-    vectors = index.dense.vectors(rows)
+    plain, relevance, variety = ([*search(arm, index, hash_embedder, query, Trace())] for arm in arms)
+    assert [hit.chunk.id for hit in relevance] == [hit.chunk.id for hit in plain]
+    assert {hit.chunk.id for hit in variety} == {hit.chunk.id for hit in plain}
+    vectors = index.dense.vectors(index.rows_of_chunks([hit.chunk.id for hit in variety]))
     likeness = vectors @ vectors[0]
     assert likeness[1] == likeness[1:].min()
-    assert [hit.rank for hit in orders[2]] == list(range(1, len(orders[2]) + 1))
+    assert [hit.rank for hit in variety] == list(range(1, len(variety) + 1))
+    scores = [hit.score for hit in variety]
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_the_time_of_what_is_kept_is_the_time_it_took(tmp_path: Path) -> None:
+    class Slow(FakeJudgeModel):
+        def log_probabilities(self, messages: Sequence[Message], replies: Sequence[str], **_: Any) -> list[float]:
+            time.sleep(0.02)
+            return super().log_probabilities(messages, replies)
+
+    spent = []
+    for _ in range(2):
+        kept = KeptReader(Slow(), Cache(tmp_path), sha256="x")
+        kept.log_probabilities([Message("user", "tea\n\nis tea")], ("Yes", "No"))
+        spent.append(kept.spent_ms)
+    assert spent[0] == spent[1] >= 20
 
 
 def test_what_a_scorer_said_is_kept(tmp_path: Path) -> None:
@@ -232,10 +248,10 @@ def test_what_a_scorer_said_is_kept(tmp_path: Path) -> None:
 
     model, cache = Counting(), Cache(tmp_path)
     asked = [Message("user", "tea\n\nis tea")]
-    said = [KeptScorer(model, cache, sha256="x").log_probabilities(asked, ("Yes", "No")) for _ in range(2)]
+    said = [KeptReader(model, cache, sha256="x").log_probabilities(asked, ("Yes", "No")) for _ in range(2)]
     assert said[0] == said[1] and model.calls == 1
-    KeptScorer(model, cache, sha256="y").log_probabilities(asked, ("Yes", "No"))
-    KeptScorer(model, cache, sha256="x").log_probabilities([Message("user", "tea\n\nis it")], ("Yes", "No"))
+    KeptReader(model, cache, sha256="y").log_probabilities(asked, ("Yes", "No"))
+    KeptReader(model, cache, sha256="x").log_probabilities([Message("user", "tea\n\nis it")], ("Yes", "No"))
     assert model.calls == 3
 
 

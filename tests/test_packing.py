@@ -8,13 +8,29 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
+from studyrag.embedding import HashEmbedder
 from studyrag.packing import Span, pack
 from studyrag.records import Chunk, Context, Note
+from studyrag.splitting import split_note
 from tests.makers import chunks_of, hit, markdown, note
 
 
 def words(text: str) -> int:
     return len(text.split())
+
+
+def test_what_overlapping_chunks_share_counts_once() -> None:
+    text = "# T\n\n" + "\n\n".join(f"p{number} " * 9 + "end." for number in range(7)) + "\n"
+    shelf = Shelf(t=text)
+    made = shelf.notes["t.md"]
+    chunks = split_note(
+        made, max_tokens=64, chunk_tokens=40, count_tokens=HashEmbedder().count_tokens, chunk_overlap=14
+    )
+    assert [chunk.text.split()[0] for chunk in chunks] == ["p0", "p2", "p4"]
+    budget = words(made.text) - 2  # all of it, less the heading: nothing is left for what is repeated
+    context = shelf.pack(chunks, budget=budget, most=3)
+    assert (context.tokens, context.left_out) == (budget, ())
+    assert len(context.passages) == 1 and words(context.passages[0].text) == budget
 
 
 class Shelf:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -17,6 +18,10 @@ class Opinions:
     def __init__(self, **log_odds: float) -> None:
         self.log_odds = log_odds
         self.asked: list[str] = []
+        self.context_tokens = 10_000
+
+    def count_tokens(self, messages: Sequence[Message]) -> int:
+        return sum(len(message.text) for message in messages)
 
     def log_probabilities(
         self, messages: Sequence[Message], replies: Sequence[str], *, most_tokens: int = 8
@@ -59,6 +64,32 @@ def test_equal_opinions_change_nothing_but_are_told() -> None:
     before = hits("alpha", "beta", "gamma")
     after = rerank("why?", before, Opinions(a=1.0), count=3)
     assert [(one.chunk, one.rank, one.score) for one in after] == [(one.chunk, one.rank, one.score) for one in before]
+
+
+@pytest.mark.parametrize("scale", [1.0, 14.0, 0.03])
+def test_scores_of_any_scale_weigh_the_same(scale: float) -> None:
+    before = [replace(one, score=scale * one.score) for one in hits("alpha", "beta", "gamma")]
+    after = rerank("why?", before, Opinions(alpha=-2.0, beta=2.0, gamma=0.0), count=3)
+    assert [one.chunk.text for one in after] == ["beta", "alpha", "gamma"]
+    assert [one.score for one in after] == [before[1].score, before[0].score, before[2].score]
+
+
+def test_hits_without_a_positive_score_are_ranked_by_what_they_answer() -> None:
+    before = [replace(one, score=0.0) for one in hits("alpha", "beta")]
+    assert [one.chunk.text for one in rerank("why?", before, Opinions(alpha=-1.0, beta=1.0), count=2)] == [
+        "beta",
+        "alpha",
+    ]
+
+
+def test_of_a_chunk_that_no_window_holds_the_beginning_is_read() -> None:
+    scorer = Opinions(alpha=1.0)
+    (after,) = rerank("why?", hits("alpha " + "x" * 100_000), scorer, count=1)
+    assert after.answers == 1.0 and len(after.chunk.text) > 100_000
+    assert len(scorer.asked[0]) < 2500
+    scorer.context_tokens = 700
+    rerank("why?", hits("alpha " + "x" * 100_000), scorer, count=1)
+    assert 300 < len(scorer.asked[1]) < 700
 
 
 @pytest.mark.parametrize("count", [1, 50])

@@ -161,6 +161,12 @@ def test_a_model_file_is_named_relative_to_the_settings_file(tmp_path: Path) -> 
     assert load_settings(deep, flags={"judge": "b.gguf"}, environ={}).judge == "b.gguf"
 
 
+def test_an_overlap_of_more_than_half_a_chunk_is_refused(tmp_path: Path) -> None:
+    assert load_settings(written(tmp_path, "chunk_tokens = 64\nchunk_overlap = 32"), environ={}).chunk_overlap == 32
+    error = refused(written(tmp_path, "chunk_tokens = 64\nchunk_overlap = 33"))
+    assert "chunk_overlap" in error.message and "half" in error.message
+
+
 @pytest.mark.parametrize(
     "name", ["qwen2.5-coder-1.5b-instruct", "openai:http://h/v1#m.gguf", "~/m.gguf", "fake", "no/folder"]
 )

@@ -77,25 +77,28 @@ class Assistant:
         )
 
     def refresh(self) -> Index:
-        """The index, agreeing with the notes: indexed anew where they changed, or with changed notes set aside.
+        """The index, agreeing with notes and settings: brought up to date, or with changed notes set aside.
 
         :raises IndexMissing, IndexDamaged, IndexMismatch, NotesError: see ``errors``.
         """
         index = self._open()
         changes: Changes | None = self._watch.changes(index)
-        other = self._split_otherwise(index)
+        other = index.recipe.differing(self._settings)
         if (changes or other) and self._settings.stale == "reindex":
+            if other:
+                self._notice(f"The setting {other} changed: splitting all notes anew.")
             try:
                 self.index_notes()
                 index.close()
                 self._index = None
                 index, changes, other = self._open(), None, ""
             except (IndexBusy, IndexNotWritable) as err:
-                self._notice(f"The notes changed, but the index could not be brought up to date: {err.message}.")
+                what = "The notes changed" if changes else f"The setting {other} changed"
+                self._notice(f"{what}, but the index could not be brought up to date: {err.message}.")
         self._stale = changes.stale() if changes else frozenset()
         if changes:
             self._notice(_staleness(changes))
-        if other:
+        if other and self._settings.stale == "warn":
             self._notice(f"The index was built with another {other}. `studyrag index` makes it what the settings say.")
         index.open_arms()  # while the embedder is still loading in the background
         return index
@@ -112,11 +115,6 @@ class Assistant:
                 self._index = Index(self._settings.index)
             self._check_recipe(self._index)
         return self._index
-
-    def _split_otherwise(self, index: Index) -> str:
-        """The first setting of reading and splitting that the index was not built with; "" where all agree."""
-        names = ("chunk_tokens", "chunk_overlap", "heading_path", "max_note_bytes")
-        return next((name for name in names if getattr(index.recipe, name) != getattr(self._settings, name)), "")
 
     def _check_recipe(self, index: Index) -> None:
         built, wanted = index.recipe, self._embedder
@@ -166,14 +164,16 @@ class Assistant:
     def _reranked(self, question: str, hits: list[Hit], trace: Trace) -> list[Hit]:
         """Ranked anew by the generator, where the settings say so and it can weigh texts."""
         count, scorer = self._settings.rerank, self._generator
-        if not count or not hits:
+        if not count or not hits or scorer is None:
             return hits
         if not isinstance(scorer, Scorer):
             self._notice("Chunks are not ranked anew: that takes a generator that runs here.")
             return hits
         from studyrag.reranking import rerank
 
-        return trace.timed("rerank", lambda: rerank(question, hits, scorer, count=count))
+        found = trace.timed("rerank", lambda: rerank(question, hits, scorer, count=count))
+        trace.add("rerank", 0.0, answers=[round(hit.answers, 1) for hit in found if hit.answers is not None])
+        return found
 
     @property
     def _retriever(self) -> Retriever:
@@ -219,15 +219,17 @@ class Assistant:
         trace = self.last_trace = Trace()
         index = trace.timed("index", self.refresh)
         depth = max(4 * self._settings.passages, NEAREST)
-        hits, query = self._retrieve(index, question, depth, None, paths, tags, trace)
-        best = self._reranked(question, hits, trace)
-        found = self._with_aspects(question, best, index, paths, tags, trace)
+        all_hits, query = self._retrieve(index, question, max(depth, self._settings.rerank), None, paths, tags, trace)
+        hits = all_hits[:depth]
         evidence = trace.timed("evidence", lambda: self._evidence(hits, query))
         trace.add("coverage", 0.0, probability=evidence.probability, **evidence.features)
+        generator = None if extract else self._generator
+        hopeless = self._hopeless(evidence, generator)
+        best = hits if hopeless or generator is None else self._reranked(question, all_hits, trace)[:depth]
+        found = self._with_aspects(question, best, index, paths, tags, trace)
         weights = self._retriever.term_weights
         answering = Answering(self._settings, index, self._embedder, weights, question, found, trace)
-        generator = None if extract else self._generator
-        if self._hopeless(evidence, generator):
+        if hopeless:
             events = answering.abstained()
         elif generator is None:
             events = answering.extracted()

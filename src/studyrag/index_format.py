@@ -30,6 +30,11 @@ class Recipe:
     heading_path: bool = True
     max_note_bytes: int = 4_000_000
 
+    def differing(self, settings: object) -> str:
+        """The first of the settings of reading and splitting that is not as here; "" where all agree."""
+        names = ("chunk_tokens", "chunk_overlap", "heading_path", "max_note_bytes")
+        return next((name for name in names if getattr(self, name) != getattr(settings, name)), "")
+
     def embeds_as(self, other: Recipe) -> bool:
         """Whether equal texts have equal vectors and terms in both, however notes are split into them."""
         names = ("embedder", "dim", "terms_version", "format")

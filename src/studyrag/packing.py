@@ -57,6 +57,7 @@ def pack(
         text = text_of(span).strip()
         if text in texts:
             continue
+        tokens -= _counted_before(span, spans, text_of, count_tokens)
         if used + tokens > budget:
             left_out.append(f"{span.note_id}:{span.first_line}-{span.last_line}")
             shortened = None if spans else _first_lines(span, text_of, count_tokens, budget)
@@ -72,6 +73,18 @@ def pack(
         for number, s in enumerate(merged, start=1)
     )
     return Context(passages, used, tuple(left_out))
+
+
+def _counted_before(
+    span: Span, spans: Sequence[Span], text_of: Callable[[Span], str], count_tokens: Callable[[str], int]
+) -> int:
+    """Tokens of the part that chunks which overlap have in common with what is there already."""
+    shared = [
+        replace(span, start=max(span.start, other.start), end=min(span.end, other.end))
+        for other in spans
+        if other.note_id == span.note_id
+    ]
+    return sum(count_tokens(text_of(one)) for one in shared if one.start < one.end)
 
 
 def _grown(

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from studyrag.errors import SettingsError
 
@@ -49,9 +49,16 @@ class Settings(BaseModel):
         description="Longest chunk in the embedder's tokens, heading path included; its window (256) is the limit.",
     )
     chunk_overlap: int = Field(
-        0, ge=0, le=1024, description="Tokens at most that a chunk repeats of the one before it, in whole paragraphs."
+        0,
+        ge=0,
+        description="Tokens at most that a chunk repeats of the one before it, in whole blocks (paragraphs, lists,"
+        " fences); half of `chunk_tokens` at most.",
     )
-    heading_path: bool = Field(True, description="Whether a chunk is indexed together with the path of its headings.")
+    heading_path: bool = Field(
+        True,
+        description="Whether a chunk is indexed together with the path of its headings. What counts as covered was"
+        " measured with it.",
+    )
 
     retriever: Literal["hybrid", "bm25", "dense"] = Field(
         "hybrid", description="Which arms rank the chunks: `hybrid`, `bm25` or `dense`."
@@ -89,6 +96,13 @@ class Settings(BaseModel):
     threads: int = Field(0, ge=0, description="Threads of the generator; 0: the physical cores that are free.")
     gpu_layers: int = Field(0, ge=-1, description="Layers of a GGUF model on the GPU; -1: all.")
     strict: bool = Field(False, description="Drop sentences that the notes do not support.")
+
+    @field_validator("chunk_overlap")
+    @classmethod
+    def _overlaps_by_half_at_most(cls, value: int, info: ValidationInfo) -> int:
+        if value > info.data.get("chunk_tokens", value * 2) // 2:
+            raise ValueError("more than half of chunk_tokens")
+        return value
 
 
 def find_file(start: Path) -> Path | None:

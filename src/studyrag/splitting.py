@@ -36,9 +36,10 @@ def split_note(
 ) -> list[Chunk]:
     """Chunks in the order of the note. ``chunk_tokens`` <= ``max_tokens`` bounds heading path and text together.
 
-    A chunk begins with what ended the one before it in its section, as far as whole pieces (paragraphs, or parts of
-    one that was cut) have ``chunk_overlap`` tokens at most and leave room for what is new; tables do not overlap.
-    Headings alone make no chunk: they are in every chunk's path. A section without text is passed over.
+    A chunk begins with what ended the one before it in its section, as far as whole pieces (blocks, or parts of one
+    that was cut) have ``chunk_overlap`` tokens at most and leave room for what is new; the rows of a table that was cut
+    are not repeated. Headings alone make no chunk: they are in every chunk's path. A section without text is passed
+    over.
     """
     spans: list[tuple[Section, int, int, str]] = []
     for section in note.sections:

@@ -25,8 +25,13 @@ Tags = Annotated[
     typer.Option("--tag", help="Only notes that have this tag in their front matter.", show_default=False),
 ]
 Rerank = Annotated[
-    bool,
-    typer.Option("--rerank", help=f"Let the generator read the best {RERANKED} chunks and rank them anew: slow."),
+    bool | None,
+    typer.Option(
+        "--rerank/--no-rerank",
+        help=f"Let the generator read the best chunks ({RERANKED}, or as many as the setting says) and rank them anew:"
+        " slow.",
+        show_default=False,
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print a JSON record, one a line.")]
 Traced = Annotated[bool, typer.Option("--trace", help="Show each stage, its time and what it found, on stderr.")]
@@ -46,7 +51,7 @@ def ask(
     model: Annotated[
         str | None, typer.Option("--model", help="Generator for this call, as in the settings.", show_default=False)
     ] = None,
-    rerank: Rerank = False,
+    rerank: Rerank = None,
     passages: Annotated[bool, typer.Option("--passages", help="Show what the model reads.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Fetch missing models without asking.")] = False,
     trace: Traced = False,
@@ -83,7 +88,7 @@ def search(
     retriever: Annotated[
         str | None, typer.Option("--retriever", help="hybrid, bm25 or dense.", show_default=False)
     ] = None,
-    rerank: Rerank = False,
+    rerank: Rerank = None,
     path: Paths = None,
     tag: Tags = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Fetch missing models without asking.")] = False,
@@ -96,7 +101,7 @@ def search(
     questions = _questions(query)
     first = _checked(next(questions, ""))
     chosen = _reranking(wiring.settings({"retriever": retriever}), rerank)
-    with wiring.assistant(chosen, generate=chosen.rerank > 0, yes=yes, quiet=as_json) as assistant:
+    with wiring.assistant(chosen, generate=chosen.rerank > 0, searches=True, yes=yes, quiet=as_json) as assistant:
         for one in _chain(first, questions):
             hits = assistant.search(one, k, paths=path or (), tags=tag or ())
             if as_json or _is_batch(query):
@@ -107,8 +112,11 @@ def search(
                 showing.show_trace(assistant.last_trace)
 
 
-def _reranking(chosen: Settings, wanted: bool) -> Settings:
-    return chosen.model_copy(update={"rerank": chosen.rerank or RERANKED}) if wanted else chosen
+def _reranking(chosen: Settings, wanted: bool | None) -> Settings:
+    """The settings with what the flag says of ranking anew; None: as they are."""
+    if wanted is None:
+        return chosen
+    return chosen.model_copy(update={"rerank": (chosen.rerank or RERANKED) if wanted else 0})
 
 
 def _is_batch(words: list[str] | None) -> bool:

@@ -100,9 +100,13 @@ def _staleness(chosen: Settings) -> Finding:
     from studyrag.index import Index
 
     try:
-        changes = find_changes(Index(chosen.index), chosen.notes, exclude=chosen.exclude)
+        opened = Index(chosen.index)
+        changes = find_changes(opened, chosen.notes, exclude=chosen.exclude)
     except IndexMissing:
         return Finding("staleness", False, "no index", "studyrag index")
+    other = opened.recipe.differing(chosen)
+    if other and not changes:
+        return Finding("staleness", False, f"the index was built with another {other}", "studyrag index")
     count = len(changes.added) + len(changes.changed) + len(changes.removed)
     return Finding(
         "staleness", not changes, f"{count} files differ from the index" if changes else "none", "studyrag index"

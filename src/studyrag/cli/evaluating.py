@@ -15,8 +15,8 @@ import typer
 if TYPE_CHECKING:
     from studyrag.evals.answers import AnswerResults
     from studyrag.evals.arms import Arm, IndexSettings
+    from studyrag.evals.cache import KeptReader
     from studyrag.evals.results import Results
-    from studyrag.protocols import Scorer
     from studyrag.settings import Settings
 
 app = typer.Typer(
@@ -34,7 +34,7 @@ Compare = Annotated[
     typer.Option(
         "--compare",
         help="Arms, each tested against the first: bm25, dense, hybrid, rrf, or e.g. dense_weight=0.3+candidates=100,"
-        " mmr=0.7, rerank=10 (slow) or chunk_tokens=128 (its own index).",
+        " mmr=0.7, rerank=10 (slow), or chunk_tokens=128, chunk_overlap=64, heading_path=no (an index of their own).",
     ),
 ]
 HeldBack = Annotated[bool, typer.Option("--held-back", help="Only questions of the fifth of notes kept from tuning.")]
@@ -88,7 +88,7 @@ def retrieval(
         raise Misuse("--beir brings its own questions", fix="leave --golden, --held-back and --open away")
     held_to = read_baseline(baseline) if baseline else None
     chosen = wiring.settings({})
-    arms = parse_arms(compare, candidates=chosen.candidates, dense_weight=chosen.dense_weight)
+    arms = parse_arms(compare, candidates=chosen.candidates, dense_weight=chosen.dense_weight, rerank=chosen.rerank)
     which = "held-back" if held_back else "open" if only_open else "all"
     if beir is not None:
         results = _on_beir(beir, arms, chosen, worst=worst, yes=yes)
@@ -121,6 +121,7 @@ def _on_notes(
     }  # fmt: skip
     changed = dict.fromkeys(arm.index for arm in arms if arm.index)
     with progress() as callback, ExitStack() as opened:
+        reader = _reader(arms, chosen, opened, yes=yes)
 
         def place(settings: Settings) -> Place:
             embedder = wiring.open_embedder(settings, yes=yes)
@@ -130,32 +131,32 @@ def _on_notes(
 
         used = place(chosen)
         variants = {changes: place(_variant(chosen, changes)) for changes in changed}
-        scorer = _scorer(arms, chosen, opened, yes=yes)
         return evaluate(
             used, questions, arms, chosen,
-            variants=variants, scorer=scorer, worst=worst, progress=callback, about=about,
+            variants=variants, reader=reader, worst=worst, progress=callback, about=about,
         )  # fmt: skip
 
 
-def _scorer(arms: tuple[Arm, ...], chosen: Settings, opened: ExitStack, *, yes: bool) -> Scorer | None:
+def _reader(arms: tuple[Arm, ...], chosen: Settings, opened: ExitStack, *, yes: bool) -> KeptReader | None:
     """What ranks anew in the arms that do, if any do; what it said of a passage is kept beside the index.
 
-    :raises Misuse: when the settings' generator cannot.
+    :raises StudyRagError: when it is not installed. :raises Misuse: when the settings' generator cannot.
     """
     from studyrag.cli import wiring
-    from studyrag.errors import Misuse
-    from studyrag.evals.cache import Cache, KeptScorer
+    from studyrag.errors import Misuse, StudyRagError
+    from studyrag.evals.cache import Cache, KeptReader
     from studyrag.protocols import Scorer
 
     if not any(arm.rerank for arm in arms):
         return None
-    generator = wiring.open_generator(chosen, yes=yes)
-    if generator is not None:
-        opened.callback(generator.close)
+    generator = wiring.open_generator(chosen, yes=yes, without="no arm can rank anew.")
+    if generator is None:
+        raise StudyRagError(f"{chosen.generator} is not installed", fix="pass --yes, or leave arms with rerank out")
+    opened.callback(generator.close)
     if not isinstance(generator, Scorer):
         raise Misuse("an arm with rerank takes a generator that runs here", fix="name a GGUF model as `generator`")
     cache = Cache(chosen.index.with_name(f"{chosen.index.name}-evals"))
-    return KeptScorer(generator, cache, sha256=wiring.model_sha256(chosen.generator, yes=yes))
+    return KeptReader(generator, cache, sha256=wiring.model_sha256(chosen.generator, yes=yes))
 
 
 def _variant(chosen: Settings, changes: IndexSettings) -> Settings:
@@ -173,8 +174,8 @@ def _on_beir(folder: Path, arms: tuple[Arm, ...], chosen: Settings, *, worst: in
     data = load_beir(folder)
     embedder = wiring.open_embedder(chosen, yes=yes)
     with progress() as callback, ExitStack() as opened:
-        scorer = _scorer(arms, chosen, opened, yes=yes)
-        return evaluate_beir(data, embedder, arms, chosen, scorer=scorer, worst=worst, progress=callback)
+        reader = _reader(arms, chosen, opened, yes=yes)
+        return evaluate_beir(data, embedder, arms, chosen, reader=reader, worst=worst, progress=callback)
 
 
 def home() -> Path:

@@ -149,7 +149,7 @@ def show_hits(hits: Sequence[Hit], *, folder: Path) -> None:
             f"{arm} #{rank}" for arm, rank in (("lexical", hit.lexical_rank), ("dense", hit.dense_rank)) if rank
         )
         if hit.answers is not None:
-            arms += f", {'answers' if hit.answers > 0 else 'does not answer'}"
+            arms += f", answers {hit.answers:+.1f}"
         where = place(chunk.note_id, chunk.first_line, chunk.last_line, chunk.headings, folder=folder)
         print(f"{hit.rank}. {where}  ({arms})")
         print(f"   {_snippet(chunk.text)}\n")

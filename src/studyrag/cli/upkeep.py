@@ -100,6 +100,7 @@ def _status(chosen: Settings, opened: Index) -> dict[str, Any]:
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(opened.created)),
         "embedder": opened.recipe.embedder,
         "chunk_tokens": opened.recipe.chunk_tokens,
+        "other_setting": opened.recipe.differing(chosen) or None,
         "generator": chosen.generator,
         "stale": {"added": list(changes.added), "changed": list(changes.changed), "removed": list(changes.removed)},
         "skipped": [{"path": row.skipped.path, "reason": row.skipped.reason} for row in opened.skipped()],
@@ -121,6 +122,8 @@ def _show_status(facts: dict[str, Any]) -> None:
     print(plain(f"generator  {facts['generator']}"))
     stale = {what: names for what, names in facts["stale"].items() if names}
     print(f"stale      {'; '.join(f'{len(names)} {what}' for what, names in stale.items()) or 'no'}")
+    if facts["other_setting"]:
+        print(f"           the index was built with another {facts['other_setting']}")
     for names in stale.values():
         print("\n".join(plain(f"           {name}") for name in names[:20]))
     print(f"skipped    {len(facts['skipped'])}")

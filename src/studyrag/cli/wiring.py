@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from studyrag.settings import Settings
 
 
+QUOTED = "the answer is the best sentences of the notes."
+NOT_RANKED = "chunks are not ranked anew."
+"""What having no generator means."""
+
+
 def settings(flags: Mapping[str, object]) -> Settings:
     from studyrag.errors import SettingsError
     from studyrag.settings import load_settings
@@ -33,14 +38,18 @@ def settings(flags: Mapping[str, object]) -> Settings:
 
 @contextmanager
 def assistant(
-    chosen: Settings, *, generate: bool = False, yes: bool = False, quiet: bool = False
+    chosen: Settings, *, generate: bool = False, searches: bool = False, yes: bool = False, quiet: bool = False
 ) -> Iterator[Assistant]:
-    """An Assistant with its embedder, and with a generator if ``generate`` and one is to be had; closed afterwards."""
+    """An Assistant with its embedder, and with a generator if ``generate`` and one is to be had; closed afterwards.
+
+    ``searches``: it is asked for chunks alone.
+    """
     from studyrag.assistant import Assistant
 
     embedder = open_embedder(chosen, yes=yes)
     embedder.preload()
-    generator = open_generator(chosen, yes=yes) if generate else None
+    without = NOT_RANKED if searches else QUOTED
+    generator = open_generator(chosen, yes=yes, without=without) if generate else None
     with progress(quiet=quiet) as callback:
         made = Assistant(chosen, embedder, generator, progress=callback, notice=say)
         try:
@@ -61,8 +70,17 @@ def open_embedder(chosen: Settings, *, yes: bool = False) -> Embedder:
     return embedding.open_embedder(folder, precision=chosen.precision)
 
 
-def open_generator(chosen: Settings, *, yes: bool = False, window: int = 0) -> Generator | None:
-    """None, with a notice, when the model is not installed and was not fetched. ``window``: tokens at least."""
+def open_generator(
+    chosen: Settings,
+    *,
+    yes: bool = False,
+    window: int = 0,
+    without: str = QUOTED,
+) -> Generator | None:
+    """None, with a notice, when the model is not installed and was not fetched.
+
+    ``window``: tokens at least; ``without``: what that means, for the notice.
+    """
     from studyrag.errors import ModelMissing
     from studyrag.generating import open_generator as opened
 
@@ -82,10 +100,7 @@ def open_generator(chosen: Settings, *, yes: bool = False, window: int = 0) -> G
     except ModelMissing as err:
         if chosen.generator.endswith(".gguf"):
             raise
-        say(
-            f"No generator ({err.message}): the answer is the best sentences of the notes."
-            f" For written answers: {err.fix}"
-        )
+        say(f"No generator ({err.message}): {without} With one: {err.fix}")
         return None
 
 

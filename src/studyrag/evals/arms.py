@@ -10,10 +10,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from studyrag.errors import Misuse
+from studyrag.evals.cache import KeptReader
 from studyrag.fusing import ranked, reciprocal_rank
 from studyrag.index import Index
-from studyrag.protocols import Embedder, Scorer
+from studyrag.protocols import Embedder
 from studyrag.records import Hit, Trace
 from studyrag.reranking import rerank
 from studyrag.retrieving import RETRIEVERS, Query, Retriever
@@ -52,7 +55,7 @@ class Arm:
         return "=" in self.name
 
 
-def parse_arms(text: str, *, candidates: int, dense_weight: float) -> tuple[Arm, ...]:
+def parse_arms(text: str, *, candidates: int, dense_weight: float, rerank: int = 0) -> tuple[Arm, ...]:
     """Arms from ``bm25,dense,dense_weight=0.3``; what is not overridden comes from the arguments.
 
     :raises Misuse: for an unknown name or value, none at all, and a name that comes twice.
@@ -60,7 +63,7 @@ def parse_arms(text: str, *, candidates: int, dense_weight: float) -> tuple[Arm,
     names = [name.strip() for name in text.split(",") if name.strip()]
     if not names or len(set(names)) < len(names):
         raise Misuse(f"--compare {text!r}: each arm once, at least one", fix="--compare hybrid,dense,bm25,rrf")
-    plain = Arm("", "hybrid", candidates, dense_weight)
+    plain = Arm("", "hybrid", candidates, dense_weight, rerank=rerank)
     return tuple(_parsed(plain, name) for name in names)
 
 
@@ -76,8 +79,9 @@ def _parsed(plain: Arm, name: str) -> Arm:
             changes[key] = value
         else:
             raise _no_such(name)
+    given = {"candidates": plain.candidates, "dense_weight": plain.dense_weight, "rerank": plain.rerank}
     try:
-        found = Settings.model_validate({"candidates": plain.candidates, "dense_weight": plain.dense_weight} | changes)
+        found = Settings.model_validate(given | changes)
     except ValueError as err:  # pydantic's ValidationError is one
         raise _no_such(name) from err
     return Arm(
@@ -110,23 +114,26 @@ def _no_such(name: str) -> Misuse:
 
 
 def search(
-    arm: Arm, index: Index, embedder: Embedder, query: Query, trace: Trace, scorer: Scorer | None = None
+    arm: Arm, index: Index, embedder: Embedder, query: Query, trace: Trace, reader: KeptReader | None = None
 ) -> list[Hit]:
     """The chunks that the arm ranks, best first: as many as an arm proposes, ``DEPTH`` at least.
 
-    ``scorer`` is what ranks anew.
+    ``reader`` is what ranks anew; its time is what it took when it read.
 
     :raises ValueError: when there is none for an arm that does.
     """
     hits = _found(arm, index, embedder, query, trace)
     if arm.mmr is not None and hits:
         share = arm.mmr
-        hits = trace.timed("mmr", lambda: _diverse(hits, index, query, share))
+        hits = trace.timed("mmr", lambda: _diverse(hits, index, share))
     if not arm.rerank:
         return hits
-    if scorer is None:
-        raise ValueError(f"arm {arm.name!r} takes a scorer")
-    return trace.timed("rerank", lambda: rerank(query.text, hits, scorer, count=arm.rerank))
+    if reader is None:
+        raise ValueError(f"arm {arm.name!r} takes a reader")
+    before = reader.spent_ms
+    hits = rerank(query.text, hits, reader, count=arm.rerank)
+    trace.add("rerank", reader.spent_ms - before)
+    return hits
 
 
 def _found(arm: Arm, index: Index, embedder: Embedder, query: Query, trace: Trace) -> list[Hit]:
@@ -141,13 +148,23 @@ def _found(arm: Arm, index: Index, embedder: Embedder, query: Query, trace: Trac
     return fused
 
 
-def _diverse(hits: Sequence[Hit], index: Index, query: Query, share: float) -> list[Hit]:
-    """The same hits by maximal marginal relevance of their vectors."""
-    from langchain_core.vectorstores.utils import maximal_marginal_relevance
+def _diverse(hits: Sequence[Hit], index: Index, share: float) -> list[Hit]:
+    """The same hits by maximal marginal relevance: their scores, divided by the best, and cosines of their vectors.
 
+    Scores are then the values by which they were taken.
+    """
+    scores = np.array([hit.score for hit in hits])
+    relevance = scores / scores.max() if scores.max() > 0 else scores
     vectors = index.dense.vectors(index.rows_of_chunks([hit.chunk.id for hit in hits]))
-    order = maximal_marginal_relevance(query.vector, list(vectors), lambda_mult=share, k=len(hits))
-    return [replace(hits[at], rank=rank) for rank, at in enumerate(order, start=1)]
+    nearest = np.zeros(len(hits))  # cosine with the most alike of those taken
+    left, taken = np.ones(len(hits), dtype=bool), []
+    for rank in range(1, len(hits) + 1):
+        values = np.where(left, share * relevance - (1 - share) * nearest, -np.inf)
+        at = int(values.argmax())
+        left[at] = False
+        nearest = np.maximum(nearest, vectors @ vectors[at])
+        taken.append(replace(hits[at], rank=rank, score=float(values[at])))
+    return taken
 
 
 def _reciprocal(lexical: list[Hit], dense: list[Hit]) -> list[Hit]:

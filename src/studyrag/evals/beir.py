@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING
 from studyrag.assistant import Assistant
 from studyrag.errors import Misuse
 from studyrag.evals.arms import Arm
+from studyrag.evals.cache import KeptReader
 from studyrag.evals.golden import Golden, digest
 from studyrag.evals.measuring import MEASURES, per_question
 from studyrag.evals.results import Results
 from studyrag.evals.retrieval import CURVE, Place, arm_result, ask_all, note_ranking
-from studyrag.protocols import Embedder, Progress, Scorer, no_progress
+from studyrag.protocols import Embedder, Progress, no_progress
 
 if TYPE_CHECKING:
     from studyrag.settings import Settings
@@ -88,7 +89,7 @@ def evaluate_beir(
     arms: Sequence[Arm],
     settings: Settings,
     *,
-    scorer: Scorer | None = None,
+    reader: KeptReader | None = None,
     worst: int = 10,
     progress: Progress = no_progress,
 ) -> Results:
@@ -111,7 +112,7 @@ def evaluate_beir(
             index = assistant.refresh()
             names = {key: note for note, key in ids.items()}
             questions = [_as_golden(key, text, data.qrels[key], names) for key, text in data.queries.items()]
-            asked = ask_all({(): Place(index, embedder)}, questions, arms, chosen, scorer=scorer, progress=progress)
+            asked = ask_all({(): Place(index, embedder)}, questions, arms, chosen, reader=reader, progress=progress)
             facts = {"questions": len(questions), "notes": index.n_notes, "chunks": index.n_chunks}
         finally:
             assistant.close()

@@ -10,13 +10,14 @@ import hashlib
 import json
 import os
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from studyrag.errors import StudyRagError
-from studyrag.protocols import Scorer
 from studyrag.records import Message
+from studyrag.reranking import Reader
 
 Key = Mapping[str, Any]
 
@@ -64,11 +65,22 @@ class Cache:
         return folder / kind / name[:2] / f"{name}.json"
 
 
-class KeptScorer:
-    """A scorer whose log-probabilities are kept; ``sha256`` identifies it."""
+class KeptReader:
+    """A reader whose log-probabilities are kept; ``sha256`` identifies it.
 
-    def __init__(self, scorer: Scorer, cache: Cache, *, sha256: str) -> None:
-        self._scorer, self._cache, self._sha256 = scorer, cache, sha256
+    ``spent_ms`` adds up what they took when they were computed, also where they were kept.
+    """
+
+    def __init__(self, reader: Reader, cache: Cache, *, sha256: str) -> None:
+        self._reader, self._cache, self._sha256 = reader, cache, sha256
+        self.spent_ms = 0.0
+
+    @property
+    def context_tokens(self) -> int:
+        return self._reader.context_tokens
+
+    def count_tokens(self, messages: Sequence[Message]) -> int:
+        return self._reader.count_tokens(messages)
 
     def log_probabilities(
         self, messages: Sequence[Message], replies: Sequence[str], *, most_tokens: int = 8
@@ -76,15 +88,19 @@ class KeptScorer:
         asked = [[message.role, message.content, message.tail, message.order] for message in messages]
         key = {"model": self._sha256, "messages": asked, "replies": list(replies), "most_tokens": most_tokens}
 
-        def make() -> list[float]:
-            return self._scorer.log_probabilities(messages, replies, most_tokens=most_tokens)
+        def make() -> dict[str, Any]:
+            started = time.perf_counter()
+            found = self._reader.log_probabilities(messages, replies, most_tokens=most_tokens)
+            return {"log_probabilities": found, "ms": (time.perf_counter() - started) * 1000}
 
-        found: list[float] = self._cache.get_or_make("log-probabilities", key, make)
+        kept = self._cache.get_or_make("log-probabilities", key, make)
+        self.spent_ms += kept["ms"]
+        found: list[float] = kept["log_probabilities"]
         return found
 
     def weigh_tail(self, messages: Sequence[Message]) -> list[tuple[str, float]]:
         """Asked anew each time."""
-        return self._scorer.weigh_tail(messages)
+        return self._reader.weigh_tail(messages)
 
 
 def digest(value: Any) -> str:

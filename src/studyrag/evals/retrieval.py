@@ -14,12 +14,13 @@ import numpy as np
 
 from studyrag.answering import NEAREST, approximate_tokens, packed
 from studyrag.evals.arms import Arm, IndexSettings, search
+from studyrag.evals.cache import KeptReader
 from studyrag.evals.golden import Golden, stale
 from studyrag.evals.judging import Judge, recall
 from studyrag.evals.measuring import MEASURES, Difference, auroc, difference, mean, per_question
 from studyrag.evals.results import Abstention, ArmResult, Covered, Latency, Means, Results, Worst
 from studyrag.evidence import features, weigh
-from studyrag.protocols import Embedder, Progress, Scorer, no_progress
+from studyrag.protocols import Embedder, Progress, no_progress
 from studyrag.records import Chunk, Hit, Passage, Trace
 from studyrag.retrieving import Query, Retriever
 
@@ -63,14 +64,14 @@ def evaluate(
     settings: Settings,
     *,
     variants: Mapping[IndexSettings, Place] = MappingProxyType({}),
-    scorer: Scorer | None = None,
+    reader: KeptReader | None = None,
     worst: int = 10,
     progress: Progress = no_progress,
     about: Mapping[str, str | int] | None = None,
 ) -> Results:
     """All arms over all questions that the notes still hold; the first arm is what the others are tested against.
 
-    ``variants`` are the places of the arms that have an index of their own, over the same notes; ``scorer`` is for
+    ``variants`` are the places of the arms that have an index of their own, over the same notes; ``reader`` is for
     those that rank anew.
     """
     index, places = place.index, {(): place, **variants}
@@ -78,7 +79,7 @@ def evaluate(
     outdated = stale(questions, texts)
     left_out = {one.id for one in outdated}
     sound = [golden for golden in questions if golden.id not in left_out]
-    asked = ask_all(places, sound, arms, settings, scorer=scorer, progress=progress)
+    asked = ask_all(places, sound, arms, settings, reader=reader, progress=progress)
     answerable = [one for one in asked if one.golden.answerable]
     judged = {changes: _Judged.of(one.index, texts, answerable, settings) for changes, one in places.items()}
     by_arm = {arm.name: _values(answerable, arm.name, judged[arm.index]) for arm in arms}
@@ -89,12 +90,18 @@ def evaluate(
     progress("comparing arms", len(arms), len(arms))
     facts = {"questions": len(sound), "answerable": len(answerable), "notes": len(texts), "chunks": index.n_chunks}
     return Results(
-        about={**(about or {}), **facts, "embedder": place.embedder.id, "chunk_tokens": index.recipe.chunk_tokens},
+        about={**(about or {}), **facts, "embedder": place.embedder.id, **_splitting(index)},
         arms=tuple(results),
         abstention=_abstention(asked, settings.min_coverage),
         stale=tuple(f"{one.id}: {one.what}" for one in outdated),
         unsplit=sum(bool(chunks) for chunks in judged[()].relevant.values()),
     )
+
+
+def _splitting(index: Index) -> dict[str, str | int]:
+    built = index.recipe
+    path = "with" if built.heading_path else "without"
+    return {"chunk_tokens": built.chunk_tokens, "chunk_overlap": built.chunk_overlap, "heading path": path}
 
 
 def ask_all(
@@ -103,7 +110,7 @@ def ask_all(
     arms: Sequence[Arm],
     settings: Settings,
     *,
-    scorer: Scorer | None = None,
+    reader: KeptReader | None = None,
     progress: Progress = no_progress,
 ) -> list[Asked]:
     """Every question through every arm; the query is made once for all arms of one place. () is the one in use."""
@@ -123,7 +130,7 @@ def ask_all(
         for arm in arms:
             (query, events), place = queries[arm.index], places[arm.index]
             trace = Trace(list(events))
-            hits[arm.name] = tuple(search(arm, place.index, place.embedder, query, trace, scorer))
+            hits[arm.name] = tuple(search(arm, place.index, place.embedder, query, trace, reader))
             timings[arm.name] = trace.timings_ms()
         return Asked(golden, hits, timings, _probability(finders[()], queries[()][0], settings))
 
