@@ -61,6 +61,14 @@ def test_an_arm_with_another_index_leaves_the_one_in_use_alone(cli: RunCli, aske
     assert own.n_chunks == Index(asked / ".studyrag").n_chunks  # the notes are short
 
 
+def test_arms_of_overlap_and_of_text_without_headings_have_their_index(cli: RunCli, asked: Path) -> None:
+    ran = cli("eval", "retrieval", "--compare", "bm25,bm25+chunk_overlap=16+heading_path=no", "--json", cwd=asked)
+    assert ran.code == 0, ran.err
+    recipe = Index(asked / ".studyrag" / "variants" / "chunk_overlap=16+heading_path=False").recipe
+    assert (recipe.chunk_overlap, recipe.heading_path) == (16, False)
+    assert (ran.json["about"]["chunk_overlap"], ran.json["about"]["heading path"]) == (0, "with")
+
+
 def test_an_arm_ranks_anew_with_a_model_that_runs_here(cli: RunCli, asked: Path, tiny_gguf: Path) -> None:
     env = {"STUDYRAG_GENERATOR": str(tiny_gguf)}
     command = ("eval", "retrieval", "--compare", "hybrid,rerank=2", "--json")

@@ -109,7 +109,7 @@ def _no_such(name: str) -> Misuse:
     return Misuse(
         f"no arm {name!r}",
         fix=f"{', '.join((*RETRIEVERS, RRF))}, and dense_weight=0…1, candidates=1…1000, rerank=1…50, mmr=0…1,"
-        " chunk_tokens=64…2048, chunk_overlap=0…1024, heading_path=no, precision=int8 or embedder=NAME, joined by +",
+        " chunk_tokens=64…2048, chunk_overlap=0…128, heading_path=no, precision=int8 or embedder=NAME, joined by +",
     )
 
 
