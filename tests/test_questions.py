@@ -25,6 +25,8 @@ from studyrag.questions import MOST_ASPECTS, aspects
             "A kettle holds two litres. How long does it boil? What does that cost a year?",
             ("A kettle holds two litres. How long does it boil?", "What does that cost a year?"),
         ),
+        ("whats a kettle n how hot, hows it cleaned", ("whats a kettle n how hot", "hows it cleaned")),
+        ("hows tea made, and whats a kettle for", ("hows tea made", "whats a kettle for")),
         (
             "Derive the heat of the kettle, and say why it falls.",
             ("Derive the heat of the kettle", "say why it falls."),

@@ -13,14 +13,15 @@ from studyrag.terms import terms
 MOST_ASPECTS = 4
 _ASKS = (
     r"(?:and\s+|but\s+|or\s+)?(?:(?:about|at|by|down\s+to|for|from|in|of|on|to|under|up\s+to|with|above|below)\s+)?"
-    r"(?:what|which|who|whose|why|how|when|where)\b"
+    r"(?:(?:what|who|how|when|where)s?|which|whose|why)\b"  # "hows", as people type
 )
 _ORDERS = r"(?:say|show|derive|prove|explain|describe|compare|list|give|name|state|define|sketch)\b"
 _HELPERS = r"(?:is|are|was|were|does|do|did|can|could|should|would|will|may|must|has|have)\b"
 _BEGINS = re.compile(rf"(?!(?:when|where)\s+(?!{_HELPERS}))(?:{_ASKS}|{_ORDERS}|{_HELPERS})", re.IGNORECASE)
 _JOIN = re.compile(
     rf"(?<=[.?!])\s+(?=[A-Z0-9\"'“(])|[,;:]\s+(?=(?:and\s+|but\s+|or\s+)(?:{_ASKS}|{_ORDERS}))"
-    rf"|[,;:]\s+(?=(?:what|which|why|how|who)\b)|\s+(?=(?:and|but|or)\s+(?:what|which|why|how|who|when|where)\b)",
+    r"|[,;:]\s+(?=(?:(?:what|how|who)s?|which|why)\b)"
+    r"|\s+(?=(?:and|but|or)\s+(?:(?:what|how|who|when|where)s?|which|why)\b)",
     re.IGNORECASE,
 )
 _JOINER = re.compile(r"(?:and|but|or)\s+", re.IGNORECASE)
