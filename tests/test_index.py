@@ -22,10 +22,10 @@ from studyrag import index_writing
 from studyrag.embedding import HashEmbedder
 from studyrag.errors import IndexBusy, IndexDamaged, IndexMismatch, IndexMissing, IndexNotWritable
 from studyrag.index import Index, nearest
-from studyrag.index_format import Contents, NoteRow, Recipe, SectionRow, SkippedRow
+from studyrag.index_format import Contents, NoteRow, Recipe, SkippedRow
 from studyrag.index_writing import locked, save
 from studyrag.lexical import BM25, Vocabulary, compact, forward_index, invert
-from studyrag.records import Nearest, Skipped, embedding_text
+from studyrag.records import Nearest, Skipped, Span, embedding_text
 from studyrag.terms import terms
 from tests.makers import chunks_of, note
 
@@ -49,9 +49,7 @@ def contents(texts: dict[str, str] = TEXTS) -> Contents:
             for n in notes
         ],
         skipped=[SkippedRow(Skipped("bad.md", "not UTF-8"), (4, 5, 6))],
-        sections=[
-            SectionRow(n.id, s.headings, s.start, s.end, s.first_line, s.last_line) for n in notes for s in n.sections
-        ],
+        sections=[Span(n.id, s.headings, s.start, s.end, s.first_line, s.last_line) for n in notes for s in n.sections],
         chunks=chunks,
         digests=[hashlib.sha256(chunk.id.encode()).digest()[:16] for chunk in chunks],
         vectors=HashEmbedder().embed([chunk.text for chunk in chunks]),

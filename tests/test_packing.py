@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from studyrag.embedding import HashEmbedder
-from studyrag.packing import Span, pack
-from studyrag.records import Chunk, Context, Note
+from studyrag.packing import pack
+from studyrag.records import Chunk, Context, Note, Span
 from studyrag.splitting import split_note
 from tests.makers import chunks_of, hit, markdown, note
 

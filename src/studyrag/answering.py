@@ -26,6 +26,7 @@ from studyrag.records import (
     Piece,
     Reading,
     Sentence,
+    Span,
     Trace,
 )
 
@@ -264,15 +265,14 @@ class Answering:
 
 def packed(index: Index, hits: Sequence[Hit], count: Callable[[str], int], *, budget: int, most: int) -> Context:
     """The passages that the best hits grow to, within ``budget`` tokens as ``count`` counts them."""
-    from studyrag.packing import Span, pack
+    from studyrag.packing import pack
 
     texts: dict[str, str] = {}
 
     def section_of(chunk: Chunk) -> Span:
         for section in index.sections(chunk.note_id):
             if section.start <= chunk.start and chunk.end <= section.end:
-                place = (section.start, section.end, section.first_line, section.last_line)
-                return Span(chunk.note_id, chunk.headings, *place)
+                return section
         raise AssertionError(f"chunk {chunk.id} lies in no section")
 
     def text_of(span: Span) -> str:

@@ -18,12 +18,12 @@ import numpy as np
 from studyrag.embedding import embed_whole
 from studyrag.errors import IndexDamaged, IndexMismatch, IndexMissing, NotesError
 from studyrag.index import Index
-from studyrag.index_format import Contents, NoteRow, Recipe, SectionRow, SkippedRow
+from studyrag.index_format import Contents, NoteRow, Recipe, SkippedRow
 from studyrag.index_writing import locked, save
 from studyrag.lexical import Forward, Vocabulary, compact, forward_index, join
 from studyrag.protocols import Embedder, Progress, no_progress
 from studyrag.reading import NoteFile, find_notes, front_matter_problem, read_note
-from studyrag.records import Chunk, Note, Skipped, embedding_text
+from studyrag.records import Chunk, Note, Skipped, Span, embedding_text
 from studyrag.splitting import split_note
 from studyrag.terms import VERSION as TERMS_VERSION
 from studyrag.terms import terms
@@ -67,7 +67,7 @@ class _Old:
     """What an earlier index knows, keyed for re-use."""
 
     notes: Mapping[str, NoteRow]
-    sections: Mapping[str, list[SectionRow]]
+    sections: Mapping[str, list[Span]]
     chunks: Sequence[tuple[Chunk, bytes]]
     vectors: Vectors
     row_of: Mapping[bytes, int]
@@ -170,7 +170,7 @@ def _old(index: Index | None, recipe: Recipe) -> _Old:
     if index is None:
         empty = forward_index([], Vocabulary())
         return _Old({}, {}, [], np.zeros((0, recipe.dim), dtype=np.float32), {}, empty, Vocabulary())
-    sections: dict[str, list[SectionRow]] = {}
+    sections: dict[str, list[Span]] = {}
     for section in index.all_sections():
         sections.setdefault(section.note_id, []).append(section)
     chunks = list(index.all_chunks())
@@ -192,7 +192,7 @@ class _Draft:
         self._embedder, self._recipe, self._old = embedder, recipe, old
         self.notes: list[NoteRow] = []
         self.skipped: list[SkippedRow] = []
-        self.sections: list[SectionRow] = []
+        self.sections: list[Span] = []
         self.chunks: list[Chunk] = []
         self.old_rows: list[int | None] = []
         self.reread = 0
@@ -232,7 +232,7 @@ class _Draft:
         )  # fmt: skip
         self.notes.append(row)
         self.sections.extend(
-            SectionRow(note.id, s.headings, s.start, s.end, s.first_line, s.last_line) for s in note.sections
+            Span(note.id, s.headings, s.start, s.end, s.first_line, s.last_line) for s in note.sections
         )
         self.chunks.extend(chunks)
         self.old_rows.extend([None] * len(chunks))

@@ -19,9 +19,9 @@ import numpy as np
 
 from studyrag.dense import DenseIndex
 from studyrag.errors import IndexDamaged, IndexMismatch, IndexMissing
-from studyrag.index_format import FORMAT, NoteRow, Recipe, SectionRow, SkippedRow, crc32
+from studyrag.index_format import FORMAT, NoteRow, Recipe, SkippedRow, crc32
 from studyrag.lexical import BM25, Forward, Postings
-from studyrag.records import Chunk, Nearest, Skipped
+from studyrag.records import Chunk, Nearest, Skipped, Span
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -178,11 +178,11 @@ class Index:
         rows = self._rows("SELECT * FROM skipped ORDER BY path")
         return [SkippedRow(Skipped(path, reason), tuple(stamp)) for path, reason, *stamp in rows]
 
-    def sections(self, note_id: str) -> list[SectionRow]:
+    def sections(self, note_id: str) -> list[Span]:
         rows = self._rows("SELECT * FROM sections WHERE note_id = ? ORDER BY start", (note_id,))
         return [_section(values) for values in rows]
 
-    def all_sections(self) -> list[SectionRow]:
+    def all_sections(self) -> list[Span]:
         return [_section(values) for values in self._rows("SELECT * FROM sections ORDER BY note_id, start")]
 
     def note_text(self, note_id: str) -> str:
@@ -219,9 +219,9 @@ def _headings(value: str) -> tuple[str, ...]:
     return tuple(json.loads(value))
 
 
-def _section(values: Sequence[Any]) -> SectionRow:
+def _section(values: Sequence[Any]) -> Span:
     note_id, start, end, first, last, headings = values
-    return SectionRow(note_id, tuple(json.loads(headings)), start, end, first, last)
+    return Span(note_id, tuple(json.loads(headings)), start, end, first, last)
 
 
 def nearest(chunk: Chunk) -> Nearest:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from studyrag.records import Chunk, Skipped
+from studyrag.records import Chunk, Skipped, Span
 
 if TYPE_CHECKING:
     from studyrag.lexical import Forward
@@ -65,25 +65,13 @@ class SkippedRow:
 
 
 @dataclass(frozen=True, slots=True)
-class SectionRow:
-    """Where a section of a note lies. Invariant as for Chunk."""
-
-    note_id: str
-    headings: tuple[str, ...]
-    start: int
-    end: int
-    first_line: int
-    last_line: int
-
-
-@dataclass(frozen=True, slots=True)
 class Contents:
     """All that a generation holds, ready to be written. Rows of chunks, vectors and forward agree."""
 
     recipe: Recipe
     notes: Sequence[NoteRow]
     skipped: Sequence[SkippedRow]
-    sections: Sequence[SectionRow]
+    sections: Sequence[Span]
     chunks: Sequence[Chunk]
     digests: Sequence[bytes]
     vectors: Vectors

@@ -7,22 +7,9 @@ one. Budget and share are in the generator's own tokens. What did not fit is nam
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from studyrag.records import Chunk, Context, Hit, Passage
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """A run of whole lines of a note, with its heading path. Invariant as for Chunk."""
-
-    note_id: str
-    headings: tuple[str, ...]
-    start: int
-    end: int
-    first_line: int
-    last_line: int
-
+from studyrag.records import Chunk, Context, Hit, Passage, Span
 
 _MOST_CHARS_PER_TOKEN = 16
 """Bounds what is counted; a text with more, such as a long run of spaces, is only cut a little early."""

@@ -138,6 +138,18 @@ class Hit:
 
 
 @dataclass(frozen=True, slots=True)
+class Span:
+    """A run of whole lines of a note, such as a section, with its heading path. Invariant as for Chunk."""
+
+    note_id: str
+    headings: tuple[str, ...]
+    start: int
+    end: int
+    first_line: int
+    last_line: int
+
+
+@dataclass(frozen=True, slots=True)
 class Passage:
     """A run of whole lines of one note that is given to the generator. Invariant as for Chunk.
 
