@@ -491,6 +491,36 @@ def test_json_that_is_cut_off_or_cannot_be_is_an_error(model: LlamaCpp, native: 
         pass
 
 
+def test_the_hidden_state_is_of_the_prompt_alone(model: LlamaCpp, native: NativeModel) -> None:
+    model._evaluated = []
+    state = model.hidden_state(ASKED)
+    assert state.shape == (native._lib.llama_model_n_embd(native._model),) and state.dtype == np.float32
+    assert float(np.abs(state).max()) > 0
+    model.log_probabilities(ASKED, ["Yes", "No"])
+    assert (model.hidden_state(ASKED) == state).all()
+    other = model.hidden_state(LONG)
+    assert float(np.abs(other - state).max()) > 0.01
+    list(model.stream(LONG, max_tokens=4))
+    assert (model.hidden_state(ASKED) == state).all()
+
+
+def test_reading_the_hidden_state_changes_no_reply(
+    model: LlamaCpp, native: NativeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = "".join(model.stream(ASKED, max_tokens=8))
+    weights = model.log_probabilities(ASKED, ["Yes", "No"])
+    state = model.hidden_state(ASKED)
+    assert "".join(model.stream(ASKED, max_tokens=8)) == plain
+    assert model.log_probabilities(ASKED, ["Yes", "No"]) == weights
+    keep = native.keep
+    monkeypatch.setattr(native, "keep", lambda count: keep(0))
+    assert model.hidden_state(ASKED) == pytest.approx(state, rel=0.1, abs=0.1)
+    monkeypatch.undo()
+    model._evaluated = []
+    with pytest.raises(GenerationFailed, match="tokens"):
+        model.hidden_state([SYSTEM, Message("user", FACTS * 30)])
+
+
 def test_writing_json_changes_no_reply(model: LlamaCpp) -> None:
     plain = "".join(model.stream(ASKED, max_tokens=8))
     model.write_json(ASKED, SCHEMA, max_tokens=64)

@@ -12,14 +12,18 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from studyrag.chat_prompt import Render, renderer, tokenised
 from studyrag.cores import free_cores_since, read_cpu
 from studyrag.errors import GenerationFailed, StudyRagError
 from studyrag.gguf import GgufHeader, check_gguf
-from studyrag.llama_native import MOST_OUTPUTS, NativeModel
+from studyrag.llama_native import BATCH, MOST_OUTPUTS, NativeModel
 from studyrag.records import Message
 from studyrag.room import require_room
+
+if TYPE_CHECKING:
+    from studyrag.protocols import Vector
 
 _RECOUNT_CORES_AFTER_S = 10.0
 
@@ -148,6 +152,30 @@ class LlamaCpp:
                 at += len(block)
         texts = [native.piece(token).decode("utf-8", errors="replace") for token in own]
         return list(zip(texts, found, strict=True))
+
+    def hidden_state(self, messages: Sequence[Message]) -> Vector:
+        """(d,) float32: what the output layer gets after the prompt's last token, which is evaluated by itself.
+
+        After ``log_probabilities`` of the same prompt, that token is all that is evaluated.
+
+        :raises GenerationFailed: as for ``stream``.
+        """
+        blocks = self._blocks(messages)
+        require_room(self._name, prompt_tokens=sum(map(len, blocks)), max_tokens=1, context_tokens=self.context_tokens)
+        native, _ = self._loaded()
+        with self._lock:
+            self._turn += 1
+            self._recount_cores(native)
+            self._keep_shared(native, blocks, most=len(blocks))
+            for block in blocks[len(self._evaluated) :]:
+                native.decode(block)
+                self._evaluated.append(block)
+            *before, last = [token for block in blocks for token in block]
+            if not native.keep(len(before)):
+                for start in range(0, len(before), BATCH):
+                    native.decode(before[start : start + BATCH])
+            state: Vector = native.hidden_state(last)
+            return state
 
     def write_json(self, messages: Sequence[Message], schema: Mapping[str, object], *, max_tokens: int) -> str:
         """The likeliest JSON, token by token, among what ``schema`` allows, whatever the temperature.

@@ -1,4 +1,4 @@
-"""llama.cpp as seven verbs over token ids: tokenize, piece, keep, decode, sample, pick, weigh.
+"""llama.cpp as eight verbs over token ids: tokenize, piece, keep, decode, sample, pick, weigh, hidden_state.
 
 No chat, no text streams, no policy.
 
@@ -203,6 +203,18 @@ class NativeModel:
         highest = logits.max()
         total = float(highest) + float(np.log(np.exp(logits - highest).sum(dtype=np.float64)))
         return [float(logits[token]) - total for token in wanted]
+
+    def hidden_state(self, token: int) -> Any:
+        """Evaluate ``token`` after what is there: (d,) float32, a copy of what the output layer gets."""
+        import numpy as np
+
+        self._lib.llama_set_embeddings(self._context, True)
+        try:
+            self.decode([token])
+            pointer = self._lib.llama_get_embeddings_ith(self._context, -1)
+            return np.ctypeslib.as_array(pointer, (self._lib.llama_model_n_embd(self._model),)).copy()
+        finally:
+            self._lib.llama_set_embeddings(self._context, False)
 
     @contextmanager
     def sampler(self, *, seed: int, temperature: float, repeat_penalty: float) -> Iterator[Any]:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from studyrag.records import Message
 
+    Vector = NDArray[np.float32]
     Vectors = NDArray[np.float32]
 
 Progress = Callable[[str, int, int], None]
@@ -63,6 +64,18 @@ class Scorer(Protocol):
 
     def weigh_tail(self, messages: Sequence[Message]) -> list[tuple[str, float]]:
         """Each token of the last message's tail with ln P(token | all before it); its order is not looked at.
+
+        :raises GenerationFailed: as for ``Generator.stream``.
+        """
+        ...
+
+
+@runtime_checkable
+class StateReader(Protocol):
+    """A generator that shows what it makes of a prompt before it writes: its own hidden state."""
+
+    def hidden_state(self, messages: Sequence[Message]) -> Vector:
+        """(d,) float32: the last layer's output, normalised as the output layer gets it, after the prompt's last token.
 
         :raises GenerationFailed: as for ``Generator.stream``.
         """

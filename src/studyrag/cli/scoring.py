@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from studyrag.evals.calibrating import Calibration
     from studyrag.evals.golden import Golden
     from studyrag.evals.judge import Judge
+    from studyrag.evals.probing import Probe
     from studyrag.protocols import Embedder, Progress
     from studyrag.settings import Settings
 
@@ -147,6 +148,7 @@ def _measure(
 
     embedder = wiring.open_embedder(chosen, yes=yes)
     generator, generator_sha256, judge = wiring.open_generator_and_judge(chosen, embedder, yes=yes)
+    judge = judge.with_probe(_probe(judge, calibration))
     known = _calibration(judge, calibration)
     about.update(
         golden_sha256=digest(questions),
@@ -224,6 +226,14 @@ def _calibration(judge: Judge, file: Path | None) -> Calibration | None:
     return found
 
 
+def _probe(judge: Judge, calibrations: Path | None) -> Probe | None:
+    """That of this judge, which stands beside the calibrations."""
+    from studyrag.evals.probing import read_probe
+
+    place = (calibrations or _labels(None) / "calibration.json").with_name("probes.json")
+    return read_probe(place, judge_sha256=judge.sha256, asked=judge.asked)
+
+
 def _labels(items: Path | None) -> Path:
     from studyrag.cli.evaluating import home
 
@@ -275,24 +285,32 @@ def judge(
     report: Report = None,
     yes: Yes = False,
 ) -> None:
-    """Judge the judge on labelled items: calibrate it on half of the notes, measure it on the others."""
+    """Judge the judge on labelled items: calibrate it on half of the notes, measure it on the others.
+
+    Where the folder has statements to train on, a probe of the judge's hidden state is trained on them first.
+    """
     from studyrag.cli import showing, wiring
     from studyrag.cli.terminal import plain, progress, say
     from studyrag.evals.answer_tables import judge_tables
     from studyrag.evals.calibrating import write_calibration
-    from studyrag.evals.judged import judge_the_judge
+    from studyrag.evals.judged import judge_the_judge, trained
     from studyrag.evals.measuring import require_extra
+    from studyrag.evals.probing import write_probe
     from studyrag.evals.tables import markdown
 
     require_extra()
     chosen = wiring.settings({"judge": judge})
     opened = wiring.open_judge(chosen, wiring.open_embedder(chosen, yes=yes), yes=yes)
+    folder, kept = _labels(items), _cache(chosen, cache)
+    place = calibration or folder / "calibration.json"
     try:
         with progress() as callback:
-            results = judge_the_judge(opened, _labels(items), _cache(chosen, cache), progress=callback)
+            probe = trained(opened, folder, kept, known=_probe(opened, place), progress=callback)
+            results = judge_the_judge(opened.with_probe(probe), folder, kept, progress=callback)
     finally:
         opened.close()
-    place = calibration or _labels(items) / "calibration.json"
+    if probe is not None:
+        write_probe(place.with_name("probes.json"), probe)
     write_calibration(place, results.calibration)
     if as_json:
         showing.print_json(results.to_json())

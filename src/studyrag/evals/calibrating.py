@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 Opinion = Mapping[str, float]
-COSINE = "cosine"
-"""A number of an opinion that is not the judge's log-odds: it counts only where a calibration has weighed it."""
+COSINE, PROBE = "cosine", "probe"
+"""Numbers of an opinion that the judge did not say: they count only where a calibration has weighed them."""
 RIDGE = 1.0
 """Strength of the pull towards zero of each standardised weight: half its square, times this."""
 _STEPS = 50
@@ -49,7 +49,7 @@ class Fitted:
 
 def uncalibrated(opinion: Opinion) -> float:
     """P(yes) as the judge itself gives it: the mean of its log-odds, taken at their word."""
-    said = [value for name, value in opinion.items() if name != COSINE]
+    said = [value for name, value in opinion.items() if name not in (COSINE, PROBE)]
     return logistic(sum(said) / len(said))
 
 
@@ -69,16 +69,16 @@ def fit(opinions: Sequence[Opinion], labels: Sequence[bool]) -> Fitted:
     centre, spread = raw.mean(axis=0), raw.std(axis=0)
     spread[spread == 0] = 1.0
     design = np.column_stack([np.ones(len(raw)), (raw - centre) / spread])
-    weights = _newton(design, np.asarray(labels, dtype=np.float64))
+    weights = newton(design, np.asarray(labels, dtype=np.float64), ridge=RIDGE)
     slopes = weights[1:] / spread
     return Fitted(
         float(weights[0] - slopes @ centre), {name: float(one) for name, one in zip(names, slopes, strict=True)}
     )
 
 
-def _newton(design: Floats, labels: Floats) -> Floats:
-    """(d,) weights of ``design`` (n, d), whose first column is the intercept's."""
-    pull = np.diag([1e-9] + [RIDGE] * (design.shape[1] - 1))
+def newton(design: Floats, labels: Floats, *, ridge: float) -> Floats:
+    """(d,) likeliest weights of ``design`` (n, d), all pulled to zero but the first column's, the intercept."""
+    pull = np.diag([1e-9] + [ridge] * (design.shape[1] - 1))
     weights: Floats = np.zeros(design.shape[1])
     for _ in range(_STEPS):
         chance = 1 / (1 + np.exp(-np.clip(design @ weights, -30, 30)))

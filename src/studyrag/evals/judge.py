@@ -13,14 +13,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from studyrag.errors import GenerationFailed
-from studyrag.evals.calibrating import COSINE
-from studyrag.protocols import Embedder, Generator, JsonWriter, Scorer
+from studyrag.evals.calibrating import COSINE, PROBE
+from studyrag.protocols import Embedder, Generator, JsonWriter, Scorer, StateReader
 from studyrag.records import Message
 from studyrag.sentences import units
 
 if TYPE_CHECKING:
     from studyrag.evals.calibrating import Opinion
+    from studyrag.evals.probing import Probe
+    from studyrag.protocols import Vector
 
 JUDGE_WINDOW = 6144
 """Tokens of prompt and reply: RAGAS's longest prompt, five passages, and what it asks to be written."""
@@ -132,18 +136,28 @@ _VERDICT = {
 class Judge:
     """A model that judges. ``sha256`` is of its weights, or of a server's address and model where those are unknown.
 
-    The embedder chooses what of a context it is shown. ``prompts`` is the version of what it is asked: of the very
-    text of the prompts, and of that embedder.
+    The embedder chooses what of a context it is shown. ``asked`` is the version of what it is asked: of the very text
+    of the prompts, and of that embedder. ``prompts`` is that of its opinions: of ``asked`` and of the probe.
     """
 
-    def __init__(self, model: Generator, embedder: Embedder, *, sha256: str) -> None:
-        self._model, self._embedder, self.sha256 = model, embedder, sha256
+    def __init__(self, model: Generator, embedder: Embedder, *, sha256: str, probe: Probe | None = None) -> None:
+        self._model, self._embedder, self.sha256, self._probe = model, embedder, sha256, probe
         asked = [*(astuple(one) for one in (*SUPPORT, *RELEVANCE)), NEAREST, COSINE]
-        self.prompts = hashlib.sha256(repr((asked, embedder.id)).encode()).hexdigest()[:12]
+        self.asked = hashlib.sha256(repr((asked, embedder.id)).encode()).hexdigest()[:12]
+        self.prompts = f"{self.asked}-{probe.id}" if probe else self.asked
+
+    def with_probe(self, probe: Probe | None) -> Judge:
+        """The same judge, its hidden state read by ``probe``."""
+        return Judge(self._model, self._embedder, sha256=self.sha256, probe=probe)
 
     @property
     def name(self) -> str:
         return self._model.name
+
+    @property
+    def shows_states(self) -> bool:
+        """Whether a probe can read its hidden state: it runs here."""
+        return isinstance(self._model, StateReader)
 
     @property
     def repeatable(self) -> bool:
@@ -155,13 +169,31 @@ class Judge:
         self._model.close()
 
     def support(self, context: str, statement: str) -> Opinion:
-        """Log-odds, by wording, that the context alone supports the statement.
+        """Log-odds, by wording, that the context alone supports the statement; and what the ``PROBE`` reads.
 
         :raises GenerationFailed: as the model does.
         """
+        shown = self._shown(context, statement)
+        found = {wording.name: self._log_odds(wording, shown, statement) for wording in SUPPORT}
+        if self._probe is not None:
+            found[PROBE] = self._probe.read(self._state(shown, statement))
+        return found
+
+    def state(self, context: str, statement: str) -> Vector:
+        """(d,) float32: what a probe reads of it.
+
+        :raises GenerationFailed: as the model does, and when it does not show its state.
+        """
+        return self._state(self._shown(context, statement), statement)
+
+    def _shown(self, context: str, statement: str) -> str:
         nearest = nearest_sentences(self._embedder, context, statement, NEAREST)
-        shown = context if nearest.whole else nearest.text
-        return {wording.name: self._log_odds(wording, shown, statement) for wording in SUPPORT}
+        return context if nearest.whole else nearest.text
+
+    def _state(self, shown: str, statement: str) -> Vector:
+        if not isinstance(self._model, StateReader):
+            raise GenerationFailed(f"{self.name}: does not show its hidden state", fix="use a GGUF file as judge")
+        return self._model.hidden_state(SUPPORT[-1].messages(shown, statement))
 
     def relevance(self, passage: str, question: str) -> Opinion:
         """Log-odds, by wording, that the passage holds the answer or an essential part of it; and the best ``COSINE``.
@@ -236,11 +268,17 @@ class FakeJudgeModel:
         self, messages: Sequence[Message], replies: Sequence[str], *, most_tokens: int = 8
     ) -> list[float]:
         """ln of the share, and of the rest, for the first and the second reply."""
+        yes = min(0.99, max(0.01, self._share(messages)))
+        return [math.log(yes), math.log(1 - yes)][: len(replies)]
+
+    def hidden_state(self, messages: Sequence[Message]) -> Vector:
+        """(2,): the share, and nothing."""
+        return np.array([self._share(messages), 0.0], dtype=np.float32)
+
+    def _share(self, messages: Sequence[Message]) -> float:
         head, _, tail = messages[-1].text.partition("\n\n")
         wanted, held = (set(re.findall(r"\w+", text.casefold())) for text in (tail, head))
-        share = len(wanted & held) / max(1, len(wanted))
-        yes = min(0.99, max(0.01, share))
-        return [math.log(yes), math.log(1 - yes)][: len(replies)]
+        return len(wanted & held) / max(1, len(wanted))
 
     def weigh_tail(self, messages: Sequence[Message]) -> list[tuple[str, float]]:
         """As if every word had one chance in ten."""

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from studyrag.errors import Misuse
 from studyrag.evals.cache import Cache
 from studyrag.evals.calibrating import Calibration, Opinion, Quality, Task, fit, quality, uncalibrated
 from studyrag.evals.judge import Judge
 from studyrag.evals.judgements import opinion
-from studyrag.evals.labelled import RELEVANCE, SUPPORT, TASKS, Item, digest, halves, load_items
+from studyrag.evals.labelled import RELEVANCE, SUPPORT, TASKS, Item, digest, halves, load_items, load_training
+from studyrag.evals.probing import Probe, train
 from studyrag.protocols import Progress, no_progress
+
+if TYPE_CHECKING:
+    from studyrag.protocols import Vector
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +44,48 @@ class JudgeResults:
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
+
+
+def trained(
+    judge: Judge, folder: Path, cache: Cache, *, known: Probe | None, progress: Progress = no_progress
+) -> Probe | None:
+    """A probe of what the judge makes of the folder's training statements: ``known`` where it is of these very ones.
+
+    None where there are no such statements, or the judge does not show its state.
+
+    :raises Misuse: when the items cannot be read, or are too few. :raises GenerationFailed: when the judge fails.
+    """
+    items = sorted(load_training(folder), key=lambda item: (item.note, item.context, item.id))
+    if not items or not judge.shows_states:
+        return None
+    labels_sha256 = digest(items)
+    if known is not None and known.trained_on == labels_sha256:
+        return known
+    states = []
+    for at, item in enumerate(items):
+        progress("reading states", at, len(items))
+        states.append(_state(judge, item, cache))
+    progress("reading states", len(items), len(items))
+    return train(
+        states,
+        [item.label for item in items],
+        [item.note for item in items],
+        judge_sha256=judge.sha256,
+        asked=judge.asked,
+        trained_on=labels_sha256,
+        progress=progress,
+    )
+
+
+def _state(judge: Judge, item: Item, cache: Cache) -> Vector:
+    """Kept as base64 of its float32, little-endian."""
+    key = {"judge": judge.sha256, "asked": judge.asked, "context": item.context, "text": item.text}
+    kept = cache.get_or_make(
+        "states",
+        key,
+        lambda: base64.b64encode(judge.state(item.context, item.text).astype("<f4").tobytes()).decode("ascii"),
+    )
+    return np.frombuffer(base64.b64decode(kept), dtype="<f4")
 
 
 def judge_the_judge(judge: Judge, folder: Path, cache: Cache, *, progress: Progress = no_progress) -> JudgeResults:

@@ -2,7 +2,7 @@
 
 JSON lines in one folder: ``statements*.jsonl`` (id, note, context, statement, supported, error) and
 ``relevance*.jsonl`` (id, note, question, context, relevant, kind). Each was written for a note, then read again by
-someone who saw the item alone.
+someone who saw the item alone. ``training*.jsonl``: more statements, to train a probe on, none of a measured note.
 """
 
 from __future__ import annotations
@@ -16,10 +16,14 @@ from typing import Any
 
 from studyrag.errors import Misuse
 
-SUPPORT, RELEVANCE = "support", "relevance"
+SUPPORT, RELEVANCE, TRAINING = "support", "relevance", "training"
 TASKS = (SUPPORT, RELEVANCE)
-_FILES = {SUPPORT: "statements*.jsonl", RELEVANCE: "relevance*.jsonl"}
-_KEYS = {SUPPORT: ("statement", "supported", "error"), RELEVANCE: ("question", "relevant", "kind")}
+_FILES = {SUPPORT: "statements*.jsonl", RELEVANCE: "relevance*.jsonl", TRAINING: "training*.jsonl"}
+_KEYS = {
+    SUPPORT: ("statement", "supported", "error"),
+    RELEVANCE: ("question", "relevant", "kind"),
+    TRAINING: ("statement", "supported", "error"),
+}
 """For each task: what is judged against the context, the label, and how an item that is not so was made."""
 
 
@@ -51,6 +55,24 @@ def load_items(folder: Path, task: str) -> tuple[Item, ...]:
     if not found:
         raise Misuse(f"no labelled items in {folder} ({_FILES[task]})", fix="name their folder with --items")
     return tuple(found[name] for name in sorted(found))
+
+
+def load_training(folder: Path) -> tuple[Item, ...]:
+    """The statements to train a probe on; none where the folder has none.
+
+    :raises Misuse: as ``load_items``, and when one is of a note that a judge is measured on.
+    """
+    if not any(folder.glob(_FILES[TRAINING])):
+        return ()
+    found, (_, measured) = load_items(folder, TRAINING), halves(load_items(folder, SUPPORT))
+    kept = {item.note for item in measured}
+    for item in found:
+        if item.note in kept:
+            raise Misuse(
+                f'{folder}: "{item.id}" is to train on, and its note {item.note} to measure on',
+                fix="write it for another note",
+            )
+    return found
 
 
 def _lines(file: Path) -> list[str]:
