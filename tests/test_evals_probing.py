@@ -18,6 +18,7 @@ from studyrag.evals.cache import Cache
 from studyrag.evals.calibrating import PROBE, uncalibrated
 from studyrag.evals.judge import FakeJudgeModel, Judge
 from studyrag.evals.judged import judge_the_judge, trained
+from studyrag.evals.judgements import opinion
 from studyrag.evals.labelled import halves, load_items, load_training
 from studyrag.evals.probing import Probe, read_probe, train, write_probe
 from studyrag.protocols import StateReader
@@ -125,9 +126,12 @@ def test_a_probe_is_trained_once_and_becomes_part_of_the_opinion(tmp_path: Path)
 
     probed = judge.with_probe(probe)
     assert probed.prompts == f"{judge.prompts}-{probe.id}" and probed.asked == judge.asked
-    yes, no = (probed.support("Tea is hot.", text) for text in ("Tea is hot.", "Ships sail."))
+    yes, no = (opinion(probed, cache, "support", "Tea is hot.", text) for text in ("Tea is hot.", "Ships sail."))
     assert yes[PROBE] > no[PROBE]
     assert uncalibrated(yes) == uncalibrated(judge.support("Tea is hot.", "Tea is hot."))
+    other = silent.with_probe(replace(probe, intercept=probe.intercept + 1))
+    assert opinion(other, cache, "support", "Tea is hot.", "Ships sail.")[PROBE] == pytest.approx(no[PROBE] + 1)
+    assert PROBE not in opinion(probed, cache, "relevance", "Tea is hot.", "Is it?")
     found = judge_the_judge(probed, folder, cache)
     assert set(found.calibration.tasks["support"].fitted.weights) == {"examples", PROBE}
     assert found.calibration.prompts == probed.prompts

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from studyrag.errors import GenerationFailed
-from studyrag.evals.calibrating import COSINE, PROBE
+from studyrag.evals.calibrating import COSINE
 from studyrag.protocols import Embedder, Generator, JsonWriter, Scorer, StateReader
 from studyrag.records import Message
 from studyrag.sentences import units
@@ -137,11 +137,12 @@ class Judge:
     """A model that judges. ``sha256`` is of its weights, or of a server's address and model where those are unknown.
 
     The embedder chooses what of a context it is shown. ``asked`` is the version of what it is asked: of the very text
-    of the prompts, and of that embedder. ``prompts`` is that of its opinions: of ``asked`` and of the probe.
+    of the prompts, and of that embedder. ``prompts`` is that of its opinions: of ``asked`` and of the probe that
+    reads its state.
     """
 
     def __init__(self, model: Generator, embedder: Embedder, *, sha256: str, probe: Probe | None = None) -> None:
-        self._model, self._embedder, self.sha256, self._probe = model, embedder, sha256, probe
+        self._model, self._embedder, self.sha256, self.probe = model, embedder, sha256, probe
         asked = [*(astuple(one) for one in (*SUPPORT, *RELEVANCE)), NEAREST, COSINE]
         self.asked = hashlib.sha256(repr((asked, embedder.id)).encode()).hexdigest()[:12]
         self.prompts = f"{self.asked}-{probe.id}" if probe else self.asked
@@ -169,31 +170,25 @@ class Judge:
         self._model.close()
 
     def support(self, context: str, statement: str) -> Opinion:
-        """Log-odds, by wording, that the context alone supports the statement; and what the ``PROBE`` reads.
+        """Log-odds, by wording, that the context alone supports the statement.
 
         :raises GenerationFailed: as the model does.
         """
         shown = self._shown(context, statement)
-        found = {wording.name: self._log_odds(wording, shown, statement) for wording in SUPPORT}
-        if self._probe is not None:
-            found[PROBE] = self._probe.read(self._state(shown, statement))
-        return found
+        return {wording.name: self._log_odds(wording, shown, statement) for wording in SUPPORT}
 
     def state(self, context: str, statement: str) -> Vector:
-        """(d,) float32: what a probe reads of it.
+        """(d,) float32: what it makes of the statement, for a probe. Costs little after ``support`` of the same.
 
         :raises GenerationFailed: as the model does, and when it does not show its state.
         """
-        return self._state(self._shown(context, statement), statement)
+        if not isinstance(self._model, StateReader):
+            raise GenerationFailed(f"{self.name}: does not show its hidden state", fix="use a GGUF file as judge")
+        return self._model.hidden_state(SUPPORT[-1].messages(self._shown(context, statement), statement))
 
     def _shown(self, context: str, statement: str) -> str:
         nearest = nearest_sentences(self._embedder, context, statement, NEAREST)
         return context if nearest.whole else nearest.text
-
-    def _state(self, shown: str, statement: str) -> Vector:
-        if not isinstance(self._model, StateReader):
-            raise GenerationFailed(f"{self.name}: does not show its hidden state", fix="use a GGUF file as judge")
-        return self._model.hidden_state(SUPPORT[-1].messages(shown, statement))
 
     def relevance(self, passage: str, question: str) -> Opinion:
         """Log-odds, by wording, that the passage holds the answer or an essential part of it; and the best ``COSINE``.

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import Any
 
 from studyrag.errors import Misuse
 from studyrag.evals.cache import Cache
 from studyrag.evals.calibrating import Calibration, Opinion, Quality, Task, fit, quality, uncalibrated
 from studyrag.evals.judge import Judge
-from studyrag.evals.judgements import opinion
-from studyrag.evals.labelled import RELEVANCE, SUPPORT, TASKS, Item, digest, halves, load_items, load_training
+from studyrag.evals.judgements import opinion, state
+from studyrag.evals.labelled import TASKS, Item, digest, halves, load_items, load_training
 from studyrag.evals.probing import Probe, train
 from studyrag.protocols import Progress, no_progress
-
-if TYPE_CHECKING:
-    from studyrag.protocols import Vector
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +58,7 @@ def trained(
     states = []
     for at, item in enumerate(items):
         progress("reading states", at, len(items))
-        states.append(_state(judge, item, cache))
+        states.append(state(judge, cache, item.context, item.text))
     progress("reading states", len(items), len(items))
     return train(
         states,
@@ -75,17 +69,6 @@ def trained(
         trained_on=labels_sha256,
         progress=progress,
     )
-
-
-def _state(judge: Judge, item: Item, cache: Cache) -> Vector:
-    """Kept as base64 of its float32, little-endian."""
-    key = {"judge": judge.sha256, "asked": judge.asked, "context": item.context, "text": item.text}
-    kept = cache.get_or_make(
-        "states",
-        key,
-        lambda: base64.b64encode(judge.state(item.context, item.text).astype("<f4").tobytes()).decode("ascii"),
-    )
-    return np.frombuffer(base64.b64decode(kept), dtype="<f4")
 
 
 def judge_the_judge(judge: Judge, folder: Path, cache: Cache, *, progress: Progress = no_progress) -> JudgeResults:
@@ -117,11 +100,10 @@ def judge_the_judge(judge: Judge, folder: Path, cache: Cache, *, progress: Progr
 
 def _opinions(judge: Judge, task: str, items: Sequence[Item], cache: Cache, progress: Progress) -> dict[str, Opinion]:
     """Item id to opinion; items of one context after each other, so that it is read once."""
-    ask = {SUPPORT: judge.support, RELEVANCE: judge.relevance}[task]
     found: dict[str, Opinion] = {}
     for at, item in enumerate(sorted(items, key=lambda item: (item.note, item.context, item.id))):
         progress(f"judging {task}", at, len(items))
-        found[item.id] = opinion(judge, cache, task, item.context, item.text, ask)
+        found[item.id] = opinion(judge, cache, task, item.context, item.text)
     progress(f"judging {task}", len(items), len(items))
     return found
 

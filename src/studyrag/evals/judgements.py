@@ -1,19 +1,27 @@
 """What the judge says of one sample: of each claim, each citation and each passage.
 
-Opinions are kept, verdicts are not, so that a new calibration costs no new call.
+Opinions are kept, verdicts are not, so that a new calibration or a new probe costs no new call.
 """
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from studyrag.errors import GenerationFailed
 from studyrag.evals.cache import Cache
-from studyrag.evals.calibrating import Opinion
+from studyrag.evals.calibrating import PROBE, Opinion
 from studyrag.evals.judge import Judge
+from studyrag.evals.labelled import RELEVANCE, SUPPORT
 from studyrag.evals.samples import Sample
+
+if TYPE_CHECKING:
+    from studyrag.protocols import Vector
 
 Probability = Callable[[Opinion], float]
 _ITEM = re.compile(r"\A\s*(?:[-*+]|\d+[.)])\s+")
@@ -65,41 +73,46 @@ def judge_sample(
     ]
 
     def verdict(task: str, context: str, text: str) -> Verdict:
-        ask = judge.support if task == "support" else judge.relevance
-        return _verdict(judge, cache, task, context, text, ask, support if task == "support" else relevance)
+        return _verdict(judge, cache, task, context, text, support if task == SUPPORT else relevance)
 
     return Judgement(
-        claims=tuple(verdict("support", everything, claim) for claim in claims),
-        cited=tuple((at, verdict("support", quote, claim)) for at, claim, quote in cited),
-        passages=tuple(verdict("relevance", passage, sample.question) for passage in sample.contexts),
+        claims=tuple(verdict(SUPPORT, everything, claim) for claim in claims),
+        cited=tuple((at, verdict(SUPPORT, quote, claim)) for at, claim, quote in cited),
+        passages=tuple(verdict(RELEVANCE, passage, sample.question) for passage in sample.contexts),
     )
 
 
-def _verdict(
-    judge: Judge,
-    cache: Cache,
-    task: str,
-    context: str,
-    text: str,
-    ask: Callable[[str, str], Opinion],
-    probability: Probability,
-) -> Verdict:
+def _verdict(judge: Judge, cache: Cache, task: str, context: str, text: str, probability: Probability) -> Verdict:
     try:
-        return Verdict(text, context, probability(opinion(judge, cache, task, context, text, ask)))
+        return Verdict(text, context, probability(opinion(judge, cache, task, context, text)))
     except GenerationFailed as err:
         return Verdict(text, context, None, err.message)
 
 
-def opinion(
-    judge: Judge, cache: Cache, task: str, context: str, text: str, ask: Callable[[str, str], Opinion]
-) -> Opinion:
-    """The judge's opinion, from the cache where it is there.
+def opinion(judge: Judge, cache: Cache, task: str, context: str, text: str) -> Opinion:
+    """The judge's opinion, what its probe reads with it; what was asked before comes from the cache.
 
     :raises GenerationFailed: as the judge does; that is not kept.
     """
-    key = {"judge": judge.sha256, "prompts": judge.prompts, "task": task, "context": context, "text": text}
+    key = {"judge": judge.sha256, "prompts": judge.asked, "task": task, "context": context, "text": text}
+    ask = {SUPPORT: judge.support, RELEVANCE: judge.relevance}[task]
     found: Opinion = cache.get_or_make("opinions", key, lambda: dict(ask(context, text)))
-    return found
+    if task != SUPPORT or judge.probe is None:
+        return found
+    return {**found, PROBE: judge.probe.read(state(judge, cache, context, text))}
+
+
+def state(judge: Judge, cache: Cache, context: str, text: str) -> Vector:
+    """The judge's hidden state, which costs no new call for another probe. Kept as base64 of its float32.
+
+    :raises GenerationFailed: as the judge does; that is not kept.
+    """
+    key = {"judge": judge.sha256, "asked": judge.asked, "context": context, "text": text}
+
+    def make() -> str:
+        return base64.b64encode(judge.state(context, text).astype("<f4").tobytes()).decode("ascii")
+
+    return np.frombuffer(base64.b64decode(cache.get_or_make("states", key, make)), dtype="<f4")
 
 
 def failures(verdicts: Sequence[Verdict]) -> str:
