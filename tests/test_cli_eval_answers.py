@@ -117,6 +117,10 @@ def test_ragas_own_metrics_with_the_fake_judge(cli: RunCli, asked: Path) -> None
         assert (found[f"RAGAS {name}"]["mean"]["n"], found[f"RAGAS {name}"]["unscored"]) == (2, {}), name
         assert found[f"RAGAS {name}"]["mean"]["value"] == pytest.approx(1.0)
     assert found["RAGAS AnswerRelevancy"]["mean"]["n"] == 2
+    core = cli("eval", "answers", "--all", "--metrics", "core", "--json", cwd=asked, env=FAKE).json["metrics"]
+    ragas = {name for name in core if name.startswith("RAGAS")}
+    assert ragas == {"RAGAS Faithfulness", "RAGAS ContextRelevance"}
+    assert all(core[name] == found[name] for name in ragas)
 
 
 def test_a_real_tiny_judge_does_the_plumbing(cli: RunCli, asked: Path, tiny_gguf: Path) -> None:

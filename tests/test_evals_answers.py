@@ -30,7 +30,7 @@ from studyrag.evals.golden import Golden
 from studyrag.evals.judge import FakeJudgeModel, Judge
 from studyrag.evals.judged import judge_the_judge
 from studyrag.evals.judgements import Judgement, Verdict, claim_text, judge_sample
-from studyrag.evals.ragas_metrics import RagasScorer
+from studyrag.evals.ragas_metrics import RAGAS, RagasScorer
 from studyrag.evals.report import Section, write_section
 from studyrag.evals.samples import (
     Sample,
@@ -378,7 +378,7 @@ def calibration(fitted: Fitted | None = None, *, right: int = 9) -> Calibration:
 
 def summed(ones: Sequence[Scored], known: Calibration | None = None) -> AnswerResults:
     return summed_up(
-        ones, names=metric_names(ragas=False), calibration=known, about={"selection": "all", "golden_sha256": "g"},
+        ones, names=metric_names(), calibration=known, about={"selection": "all", "golden_sha256": "g"},
         seconds={"judging": 1.5},
     )  # fmt: skip
 
@@ -423,7 +423,7 @@ def test_everything_together_twice_over_the_cache(
         calls = 0
 
         def __init__(self) -> None:
-            return
+            self.names = RAGAS
 
         def score(self, name: str, sample: Sample, golden: Golden) -> Score:
             self.calls += 1
@@ -441,7 +441,7 @@ def test_everything_together_twice_over_the_cache(
             texts=NOTES, cache=cache, ragas=ragas, progress=lambda *facts: told.append(facts),
         )  # fmt: skip
         return summed_up(
-            found, names=metric_names(ragas=True), calibration=None, about={}, seconds=dict.fromkeys(seconds, 0.0)
+            found, names=metric_names(RAGAS), calibration=None, about={}, seconds=dict.fromkeys(seconds, 0.0)
         )
 
     first = run()

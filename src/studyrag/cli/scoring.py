@@ -62,7 +62,11 @@ def answers(
     strict: Annotated[bool | None, typer.Option("--strict", help="Drop sentences that are not supported.")] = None,
     judge: JudgeName = None,
     metrics: Annotated[
-        Literal["all", "fast"], typer.Option("--metrics", help="fast: without RAGAS's own, a minute a question.")
+        Literal["all", "core", "fast"],
+        typer.Option(
+            "--metrics",
+            help="core: of RAGAS's six, which take minutes a question, Faithfulness and ContextRelevance; fast: none.",
+        ),
     ] = "all",
     seed: Annotated[int, typer.Option("--seed", help="Another seed, another sample.")] = 0,
     shard: Annotated[
@@ -85,16 +89,17 @@ def answers(
     from studyrag.cli import evaluating, wiring
     from studyrag.evals.baseline import read_baseline
     from studyrag.evals.measuring import require_extra
-    from studyrag.evals.ragas_metrics import require_ragas
+    from studyrag.evals.ragas_metrics import CORE, RAGAS, require_ragas
 
     require_extra()
-    if metrics == "all":
+    ragas = {"all": RAGAS, "core": CORE, "fast": ()}[metrics]
+    if ragas:
         require_ragas()
     held_to = read_baseline(baseline) if baseline else None
     chosen = wiring.settings({"strict": strict, "judge": judge})
     which, questions = _questions(golden, sample, every, held_back, only_open, seed, shard, drafts)
     about: dict[str, str | int] = {"selection": which, "seed": seed, "shard": shard, "strict": str(chosen.strict)}
-    results = _measure(chosen, questions, about, ragas=metrics == "all", cache=cache, calibration=calibration, yes=yes)
+    results = _measure(chosen, questions, about, ragas=ragas, cache=cache, calibration=calibration, yes=yes)
     _show(results, worst=worst, as_json=as_json)
     _write(results, report, write_baseline, worst=worst)
     if held_to is not None:
@@ -136,7 +141,7 @@ def _measure(
     questions: tuple[Golden, ...],
     about: dict[str, str | int],
     *,
-    ragas: bool,
+    ragas: tuple[str, ...],
     cache: Path | None,
     calibration: Path | None,
     yes: bool,
@@ -179,7 +184,7 @@ def _scored(
     questions: tuple[Golden, ...],
     about: dict[str, str | int],
     cache: Cache,
-    ragas: bool,
+    ragas: tuple[str, ...],
     progress: Progress,
 ) -> AnswerResults:
     from studyrag.evals.answers import metric_names, score_all, summed_up
@@ -201,12 +206,12 @@ def _scored(
         embedder=embedder,
         texts=texts,
         cache=cache,
-        ragas=RagasScorer(judge, embedder, cache) if ragas else None,
+        ragas=RagasScorer(judge, embedder, cache, ragas) if ragas else None,
         progress=progress,
     )
     return summed_up(
         scored,
-        names=metric_names(ragas=ragas),
+        names=metric_names(ragas),
         calibration=known,
         about=about,
         seconds=seconds,

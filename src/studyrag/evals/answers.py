@@ -139,7 +139,7 @@ def score_all(
         "comparing", lambda golden, sample: plain_scores(sample, golden, texts, embedder) if golden.answerable else {}
     )
     if ragas is not None:
-        for name in RAGAS:
+        for name in ragas.names:
             timed(name, partial(_by_ragas, ragas, name))
     found = tuple(Scored(one, samples[one.id], judgements.get(one.id), scores[one.id]) for one in questions)
     return found, seconds
@@ -180,8 +180,9 @@ def summed_up(
     )
 
 
-def metric_names(*, ragas: bool) -> tuple[str, ...]:
-    return (*(RAGAS if ragas else ()), *OWN)
+def metric_names(ragas: Sequence[str] = ()) -> tuple[str, ...]:
+    """Those of RAGAS's that were scored, and all of our own."""
+    return (*ragas, *OWN)
 
 
 def measured(scored: Sequence[Scored], name: str) -> Measured:

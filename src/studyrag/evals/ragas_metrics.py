@@ -55,6 +55,8 @@ METRICS: Mapping[str, RagasMetric] = {
     "RAGAS FactualCorrectness": RagasMetric("FactualCorrectness", ("response", "reference")),
 }
 RAGAS = tuple(METRICS)
+CORE = ("RAGAS Faithfulness", "RAGAS ContextRelevance")
+"""What the other four are beside: do the passages carry the answer, and are they about the question."""
 
 
 def require_ragas() -> None:
@@ -144,10 +146,11 @@ class RagasEmbeddings:
 
 
 class RagasScorer:
-    """Scores samples by RAGAS's metrics. Making it imports RAGAS (3 s), told to report to nobody."""
+    """Scores samples by the named ones of RAGAS's metrics. Making it imports RAGAS (3 s), told to report to nobody."""
 
-    def __init__(self, judge: Judge, embedder: Embedder, cache: Cache) -> None:
+    def __init__(self, judge: Judge, embedder: Embedder, cache: Cache, names: Sequence[str] = RAGAS) -> None:
         """:raises StudyRagError: when RAGAS cannot be imported."""
+        self.names = tuple(names)
         self._llm, self._embeddings = RagasJudge(judge, cache), RagasEmbeddings(embedder)
         collections = _imported()
         self._metrics = {
