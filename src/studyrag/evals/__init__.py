@@ -13,6 +13,7 @@ beir.py        a BEIR data set as notes in a temporary index
 cache.py            what was answered or judged before, by content
 judge.py            a chat model asked for yes or no, or for JSON
 labelled.py         items whose truth is known, in two halves
+probing.py          a linear probe of a judge's hidden state
 calibrating.py      opinions to probabilities, and how good they are
 judged.py           the judge on labelled items
 samples.py          golden questions put to the Assistant
