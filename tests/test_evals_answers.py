@@ -463,9 +463,10 @@ def test_the_baseline_of_answers_holds_questions_and_judge(tmp_path: Path) -> No
     held["metrics"][f"answers: {metrics.FAITHFULNESS}"].update(value=1.0, low=0.9)
     file.write_text(json.dumps(held))
     assert [one.metric for one in fallen(results, read_baseline(file))] == [f"answers: {metrics.FAITHFULNESS}"]
-    other = replace(results, about={**results.about, "judge_sha256": "another"})
-    with pytest.raises(Misuse, match="by another judge"):
-        fallen(other, read_baseline(file))
+    for what in ("judge_sha256", "judge_prompts"):
+        other = replace(results, about={**results.about, what: "another"})
+        with pytest.raises(Misuse, match="by another judge"):
+            fallen(other, read_baseline(file))
 
 
 NASTY = "<img src=http://x/y onerror=alert(1)>"

@@ -106,6 +106,31 @@ def test_no_statement_to_train_on_is_of_a_note_that_is_measured(tmp_path: Path) 
         load_training(training(folder, notes=(*FREE, measured)))
 
 
+def test_what_is_wrong_with_the_items_is_said_before_an_hour_of_reading(tmp_path: Path) -> None:
+    class Silent(FakeJudgeModel):
+        def hidden_state(self, *_: Any, **__: Any) -> Any:
+            raise AssertionError("asked")
+
+    silent = Judge(Silent(), HashEmbedder(), sha256="fake")
+    folder = training(items(tmp_path), notes=FREE[:1])
+    with pytest.raises(Misuse, match="too few statements"):
+        trained(silent, folder, Cache(None), known=None)
+    (folder / "relevance.jsonl").unlink()
+    with pytest.raises(Misuse, match="relevance"):
+        trained(silent, training(folder, notes=FREE), Cache(None), known=None)
+
+
+def test_the_shipped_statements_are_of_their_notes_and_of_none_that_is_measured() -> None:
+    home = Path(__file__).parents[1]
+    found, labelled = load_training(home / "evals" / "judge"), load_items(home / "evals" / "judge", "support")
+    assert len(found) > 2000 and len({item.note for item in found}) > 40
+    assert sum(item.label for item in found) == len(found) / 2
+    assert {item.kind for item in found} == {item.kind for item in labelled}
+    texts = {note: (home / "corpus" / note).read_text(encoding="utf-8") for note in {item.note for item in found}}
+    assert [item.id for item in found if item.context not in texts[item.note]] == []
+    assert not {item.context for item in found} & {item.context for item in labelled}
+
+
 def test_a_probe_is_trained_once_and_becomes_part_of_the_opinion(tmp_path: Path) -> None:
     folder, cache = items(tmp_path / "items"), Cache(tmp_path / "cache")
     judge = Judge(FakeJudgeModel(), HashEmbedder(), sha256="fake")
@@ -121,6 +146,7 @@ def test_a_probe_is_trained_once_and_becomes_part_of_the_opinion(tmp_path: Path)
     silent = Judge(Silent(), HashEmbedder(), sha256="fake")
     assert trained(silent, folder, Cache(None), known=probe) is probe
     assert trained(silent, folder, cache, known=None) == probe
+    assert trained(silent, items(tmp_path / "no training"), cache, known=probe) is probe
     with pytest.raises(AssertionError, match="asked again"):
         trained(silent, folder, Cache(None), known=replace(probe, trained_on="other labels"))
 
@@ -154,8 +180,10 @@ def test_from_the_command_line_and_then_in_the_scores(cli: RunCli, notes: Path) 
     judged = cli("eval", "judge", cwd=notes, env=FAKE)
     assert judged.code == 0, judged.err
     assert "reading states: 10 of 10" in judged.err and (folder / "probes.json").is_file()
-    again = cli("eval", "judge", "--json", cwd=notes, env=FAKE)
-    assert "reading states" not in again.err
+    again = cli("eval", "judge", "--json", "--calibration", "mine/calibration.json", cwd=notes, env=FAKE)
+    assert again.code == 0 and "reading states" not in again.err
+    assert (notes / "mine" / "probes.json").read_bytes() == (folder / "probes.json").read_bytes()
+    assert again.json["about"]["statements the probe was trained on"] == 10
     assert again.json["calibration"]["tasks"]["support"]["fitted"]["weights"].keys() == {"examples", "probe"}
     scored = cli("eval", "answers", "--all", "--metrics", "fast", "--json", cwd=notes, env=FAKE)
     assert scored.code == 0, scored.err

@@ -171,10 +171,12 @@ class LlamaCpp:
                 native.decode(block)
                 self._evaluated.append(block)
             *before, last = [token for block in blocks for token in block]
+            self._evaluated = []  # until the last token is there again
             if not native.keep(len(before)):
                 for start in range(0, len(before), BATCH):
                     native.decode(before[start : start + BATCH])
             state: Vector = native.hidden_state(last)
+            self._evaluated = list(blocks)
             return state
 
     def write_json(self, messages: Sequence[Message], schema: Mapping[str, object], *, max_tokens: int) -> str:

@@ -212,6 +212,8 @@ class NativeModel:
         try:
             self.decode([token])
             pointer = self._lib.llama_get_embeddings_ith(self._context, -1)
+            if not pointer:
+                raise GenerationFailed("llama.cpp does not show this model's hidden state", fix="use another model")
             return np.ctypeslib.as_array(pointer, (self._lib.llama_model_n_embd(self._model),)).copy()
         finally:
             self._lib.llama_set_embeddings(self._context, False)

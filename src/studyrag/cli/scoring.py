@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from studyrag.settings import Settings
 
 SAMPLE = 35
+PROBES = "probes.json"
+"""Beside the calibrations, which are of judges with their probes."""
 JudgeName = Annotated[
     str | None, typer.Option("--judge", help="The judging model, as in the settings.", show_default=False)
 ]
@@ -42,7 +44,9 @@ CacheFolder = Annotated[
 CalibrationFile = Annotated[
     Path | None,
     typer.Option(
-        "--calibration", help="Calibrations of judges; else evals/judge/calibration.json.", show_default=False
+        "--calibration",
+        help="Calibrations of judges, probes.json beside them; else evals/judge/calibration.json.",
+        show_default=False,
     ),
 ]
 Items = Annotated[
@@ -161,6 +165,7 @@ def _measure(
         generator_sha256=generator_sha256,
         judge=judge.name,
         judge_sha256=judge.sha256,
+        judge_prompts=judge.prompts,
         calibration=known.labels_sha256 if known else "none",
         embedder=embedder.id,
     )
@@ -235,7 +240,7 @@ def _probe(judge: Judge, calibrations: Path | None) -> Probe | None:
     """That of this judge, which stands beside the calibrations."""
     from studyrag.evals.probing import read_probe
 
-    place = (calibrations or _labels(None) / "calibration.json").with_name("probes.json")
+    place = (calibrations or _labels(None) / "calibration.json").with_name(PROBES)
     return read_probe(place, judge_sha256=judge.sha256, asked=judge.asked)
 
 
@@ -310,12 +315,13 @@ def judge(
     place = calibration or folder / "calibration.json"
     try:
         with progress() as callback:
-            probe = trained(opened, folder, kept, known=_probe(opened, place), progress=callback)
+            known = _probe(opened, place) or _probe(opened, folder / "calibration.json")
+            probe = trained(opened, folder, kept, known=known, progress=callback)
+            if probe is not None:
+                write_probe(place.with_name(PROBES), probe)
             results = judge_the_judge(opened.with_probe(probe), folder, kept, progress=callback)
     finally:
         opened.close()
-    if probe is not None:
-        write_probe(place.with_name("probes.json"), probe)
     write_calibration(place, results.calibration)
     if as_json:
         showing.print_json(results.to_json())
@@ -327,4 +333,4 @@ def judge(
 
         for file in write_section(Section("judge", "The judge", judge_plots(results), judge_tables(results)), report):
             say(f"wrote {file}")
-    say(f"wrote {place}")
+    say(f"wrote {place}" + (f" and {place.with_name(PROBES)}" if probe else ""))

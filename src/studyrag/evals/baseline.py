@@ -15,9 +15,9 @@ from studyrag.evals.results import Results
 
 _ABOUT = (
     "selection", "questions", "golden_sha256", "embedder", "chunk_tokens", "generator_sha256", "judge_sha256",
-    "calibration",
+    "judge_prompts", "calibration",
 )  # fmt: skip
-_SAME = ("selection", "golden_sha256", "judge_sha256", "calibration")
+_SAME = ("selection", "golden_sha256", "judge_sha256", "judge_prompts", "calibration")
 """What must not differ; what neither has does not."""
 
 

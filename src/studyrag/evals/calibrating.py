@@ -77,7 +77,7 @@ def fit(opinions: Sequence[Opinion], labels: Sequence[bool]) -> Fitted:
 
 
 def newton(design: Floats, labels: Floats, *, ridge: float) -> Floats:
-    """(d,) likeliest weights of ``design`` (n, d), all pulled to zero but the first column's, the intercept."""
+    """(d,) likeliest weights of ``design`` (n, d) for ``labels`` (n,) of 0 and 1; the first column's is not pulled."""
     pull = np.diag([1e-9] + [ridge] * (design.shape[1] - 1))
     weights: Floats = np.zeros(design.shape[1])
     for _ in range(_STEPS):

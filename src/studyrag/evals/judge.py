@@ -1,6 +1,6 @@
 """A judge: a chat model asked for yes or no, read as log-odds, or for JSON that fits a schema. One call at a time.
 
-Its prompts stand here and nowhere else; whatever changes what it is asked changes ``Judge.prompts``.
+Its prompts stand here and nowhere else; whatever changes what it is asked changes ``Judge.asked``.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from studyrag.evals.calibrating import Calibration, Opinion, Quality, Task, fit,
 from studyrag.evals.judge import Judge
 from studyrag.evals.judgements import opinion, state
 from studyrag.evals.labelled import TASKS, Item, digest, halves, load_items, load_training
-from studyrag.evals.probing import Probe, train
+from studyrag.evals.probing import Probe, labels_version, require_trainable, train
 from studyrag.protocols import Progress, no_progress
 
 
@@ -45,16 +45,20 @@ def trained(
 ) -> Probe | None:
     """A probe of what the judge makes of the folder's training statements: ``known`` where it is of these very ones.
 
-    None where there are no such statements, or the judge does not show its state.
+    ``known`` too where there are no such statements; None where the judge does not show its state.
 
-    :raises Misuse: when the items cannot be read, or are too few. :raises GenerationFailed: when the judge fails.
+    :raises Misuse: when the folder's items cannot be read, or are too few. :raises GenerationFailed: when the judge
+        fails.
     """
     items = sorted(load_training(folder), key=lambda item: (item.note, item.context, item.id))
-    if not items or not judge.shows_states:
+    for task in TASKS:
+        load_items(folder, task)  # what is wrong with them is better said before an hour than after it
+    if not judge.shows_states:
         return None
-    labels_sha256 = digest(items)
-    if known is not None and known.trained_on == labels_sha256:
+    version = labels_version(digest(items))
+    if not items or (known is not None and known.trained_on == version):
         return known
+    require_trainable([item.label for item in items], [item.note for item in items])
     states = []
     for at, item in enumerate(items):
         progress("reading states", at, len(items))
@@ -66,7 +70,7 @@ def trained(
         [item.note for item in items],
         judge_sha256=judge.sha256,
         asked=judge.asked,
-        trained_on=labels_sha256,
+        trained_on=version,
         progress=progress,
     )
 
@@ -91,11 +95,22 @@ def judge_the_judge(judge: Judge, folder: Path, cache: Cache, *, progress: Progr
             **{f"{task} items": len(items[task]) for task in TASKS},
             **{f"{task} items calibrated on": len(halves(items[task])[0]) for task in TASKS},
             "labels_sha256": digest(everything),
+            **_probe_facts(judge.probe),
         },
         calibration=Calibration(judge.name, judge.sha256, judge.prompts, digest(everything), tasks),
         raw=raw,
         judged=judged,
     )
+
+
+def _probe_facts(probe: Probe | None) -> dict[str, str | int]:
+    if probe is None:
+        return {"probe": "none"}
+    return {
+        "probe": probe.id,
+        "statements the probe was trained on": probe.statements,
+        "AUC of the probe on notes left out": f"{probe.auc:.3f}",
+    }
 
 
 def _opinions(judge: Judge, task: str, items: Sequence[Item], cache: Cache, progress: Progress) -> dict[str, Opinion]:

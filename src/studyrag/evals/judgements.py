@@ -103,7 +103,7 @@ def opinion(judge: Judge, cache: Cache, task: str, context: str, text: str) -> O
 
 
 def state(judge: Judge, cache: Cache, context: str, text: str) -> Vector:
-    """The judge's hidden state, which costs no new call for another probe. Kept as base64 of its float32.
+    """(d,) float32: the judge's hidden state, which costs no new call for another probe. Kept as base64.
 
     :raises GenerationFailed: as the judge does; that is not kept.
     """

@@ -2,7 +2,8 @@
 
 A small model often holds what it takes to see that a statement differs from its source, and says Yes all the same
 (Azaria & Mitchell 2023, "The Internal State of an LLM Knows When It's Lying"). The probe is a logistic regression on
-that state, trained on labelled statements of its own, on which nothing is calibrated or measured.
+that state, trained on labelled statements of its own: of no note that a judge is measured on, though of notes, not of
+passages, that it is calibrated on.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-RIDGES = (100.0, 300.0, 1000.0, 3000.0, 10000.0)
+RIDGES = (30.0, 100.0, 300.0, 1000.0, 3000.0)
 """Strengths of the pull towards zero that are tried, as for ``calibrating.RIDGE``."""
 FOLDS = 5
 _DIGITS = 6
@@ -38,8 +39,8 @@ _DIGITS = 6
 class Probe:
     """Log-odds of yes = intercept + weights · state, for one judge asked in one way.
 
-    ``trained_on``: SHA-256 of the labelled statements; ``ridge``: the strength that was chosen; ``auc``: of all
-    statements, each read by a probe that was trained without its note.
+    ``trained_on``: SHA-256 of the labelled statements and of what training depends on; ``ridge``: the strength that was
+    chosen; ``auc``: with it, of all statements, each read by a probe that was trained without its note.
     """
 
     judge_sha256: str
@@ -60,9 +61,21 @@ class Probe:
         if len(state) != len(self.weights):
             raise Misuse(
                 f"the probe is of {len(self.weights)} numbers, the judge's state of {len(state)}",
-                fix="train it anew with studyrag eval judge",
+                fix="remove it from probes.json, and run studyrag eval judge",
             )
         return self.intercept + float(np.asarray(state, dtype=np.float64) @ np.asarray(self.weights))
+
+
+def labels_version(labels_sha256: str) -> str:
+    """SHA-256 of labelled statements and of what training makes of them."""
+    return hashlib.sha256(repr((labels_sha256, RIDGES, FOLDS, _DIGITS)).encode()).hexdigest()
+
+
+def require_trainable(labels: Sequence[bool], notes: Sequence[str]) -> None:
+    """:raises Misuse: unless there are notes enough to leave some out, and both labels whichever are."""
+    wanted, folds = np.asarray(labels), _folds(notes)
+    if len(set(folds)) < 2 or any(len(set(wanted[folds != fold])) < 2 for fold in set(folds)):
+        raise Misuse("too few statements to train a probe on", fix="label statements of both kinds, of several notes")
 
 
 def train(
@@ -77,12 +90,12 @@ def train(
 ) -> Probe:
     """The ridge that ranks the statements of notes left out best, then the weights of all statements.
 
-    :raises Misuse: unless there are notes enough to leave some out, and both labels whichever are.
+    :param states: (n, d).
+    :raises Misuse: as ``require_trainable``.
     """
+    require_trainable(labels, notes)
     raw, wanted = np.asarray(states, dtype=np.float64), np.asarray(labels, dtype=np.float64)
     folds = _folds(notes)
-    if len(set(folds)) < 2 or any(len(set(wanted[folds != fold])) < 2 for fold in set(folds)):
-        raise Misuse("too few statements to train a probe on", fix="label statements of both kinds, of several notes")
     done, total = 0, len(RIDGES) * len(set(folds)) + 1
 
     def fitted(rows: Any, ridge: float) -> Callable[[Floats], Floats]:

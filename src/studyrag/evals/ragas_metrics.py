@@ -56,7 +56,7 @@ METRICS: Mapping[str, RagasMetric] = {
 }
 RAGAS = tuple(METRICS)
 CORE = ("RAGAS Faithfulness", "RAGAS ContextRelevance")
-"""What the other four are beside: do the passages carry the answer, and are they about the question."""
+"""Whether the answer follows from its passages, and whether these are about the question."""
 
 
 def require_ragas() -> None:
@@ -158,6 +158,7 @@ class RagasScorer:
                 llm=self._llm, **({"embeddings": self._embeddings} if one.embeds else {}), **one.options
             )
             for name, one in METRICS.items()
+            if name in self.names
         }
 
     def score(self, name: str, sample: Sample, golden: Golden) -> Score:
