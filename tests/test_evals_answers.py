@@ -23,7 +23,7 @@ from studyrag.evals.answer_metrics import Score, checked, judged_scores, plain_s
 from studyrag.evals.answer_plots import answer_plots, judge_plots
 from studyrag.evals.answer_tables import answer_tables, judge_tables, worst_answers
 from studyrag.evals.answers import AnswerResults, Scored, measured, metric_names, refusals, score_all, summed_up
-from studyrag.evals.baseline import fallen, read_baseline, write_baseline
+from studyrag.evals.baseline import fallen, not_asked, read_baseline, write_baseline
 from studyrag.evals.cache import Cache
 from studyrag.evals.calibrating import Calibration, Fitted, Task, quality
 from studyrag.evals.golden import Golden
@@ -467,6 +467,20 @@ def test_the_baseline_of_answers_holds_questions_and_judge(tmp_path: Path) -> No
         other = replace(results, about={**results.about, what: "another"})
         with pytest.raises(Misuse, match="by another judge"):
             fallen(other, read_baseline(file))
+
+
+def test_a_baseline_with_more_metrics_holds_those_that_were_asked_for(tmp_path: Path) -> None:
+    results = summed([scored(str(at), value=float(at % 2)) for at in range(20)])
+    file = tmp_path / "answers.json"
+    write_baseline(results, file)
+    held = json.loads(file.read_text())
+    held["metrics"]["answers: RAGAS Faithfulness"] = {"value": 0.9, "low": 0.8}
+    file.write_text(json.dumps(held))
+    assert fallen(results, read_baseline(file)) == ()
+    assert not_asked(results, read_baseline(file)) == ("answers: RAGAS Faithfulness",)
+    asked = replace(results, metrics={**results.metrics, "RAGAS Faithfulness": measured([], "RAGAS Faithfulness")})
+    assert [one.value for one in fallen(asked, read_baseline(file))] == [None]
+    assert not_asked(asked, read_baseline(file)) == ()
 
 
 NASTY = "<img src=http://x/y onerror=alert(1)>"

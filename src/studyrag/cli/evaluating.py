@@ -215,7 +215,7 @@ def _write(results: Results, report: Path | None, baseline: Path | None, *, wors
 def hold(results: Results | AnswerResults, baseline: Any) -> None:
     from studyrag.cli.terminal import say
     from studyrag.errors import StudyRagError
-    from studyrag.evals.baseline import fallen
+    from studyrag.evals.baseline import fallen, not_asked
 
     found = fallen(results, baseline)
     if found:
@@ -229,6 +229,9 @@ def hold(results: Results | AnswerResults, baseline: Any) -> None:
             fix="find what made it worse, or accept it with --write-baseline",
         )
     say("no metric fell below the baseline")
+    left = not_asked(results, baseline)
+    if left:
+        say(f"not measured now, so not compared: {', '.join(left)}")
 
 
 @app.command("draft")

@@ -61,9 +61,9 @@ def read_baseline(file: Path) -> Mapping[str, Any]:
 
 
 def fallen(results: Results | AnswerResults, baseline: Mapping[str, Any]) -> tuple[Fallen, ...]:
-    """What fell, of the baseline's metrics whose arm was measured now.
+    """What fell, of the baseline's metrics that were asked for now (``not_asked``: the others of the same arms).
 
-    :raises Misuse: when the two were measured on other questions, or share no arm.
+    :raises Misuse: when the two were measured on other questions, or share no metric.
     """
     for key in _SAME:
         then, now = baseline["about"].get(key), results.about.get(key)
@@ -73,16 +73,22 @@ def fallen(results: Results | AnswerResults, baseline: Mapping[str, Any]) -> tup
                 fix="measure the same ones, or write a new baseline with --write-baseline",
             )
     measured = _metrics(results)
-    arms = {name.partition(": ")[0] for name in measured}
-    common = {name: one for name, one in baseline["metrics"].items() if name.partition(": ")[0] in arms}
+    common = {name: one for name, one in baseline["metrics"].items() if name in measured}
     if not common:
         raise Misuse("the baseline has none of these arms", fix="name its arms with --compare")
     found = []
     for name, one in common.items():
-        value = measured[name].value if name in measured else None
+        value = measured[name].value
         if value is None or value < one["low"]:
             found.append(Fallen(name, value, one["value"], one["low"]))
     return tuple(found)
+
+
+def not_asked(results: Results | AnswerResults, baseline: Mapping[str, Any]) -> tuple[str, ...]:
+    """The baseline's metrics of the same arms that this evaluation was not to measure, as RAGAS's with --metrics fast."""
+    measured = _metrics(results)
+    arms = {name.partition(": ")[0] for name in measured}
+    return tuple(name for name in baseline["metrics"] if name not in measured and name.partition(": ")[0] in arms)
 
 
 def _metrics(results: Results | AnswerResults) -> dict[str, Mean]:
