@@ -85,7 +85,7 @@ def fallen(results: Results | AnswerResults, baseline: Mapping[str, Any]) -> tup
 
 
 def not_asked(results: Results | AnswerResults, baseline: Mapping[str, Any]) -> tuple[str, ...]:
-    """The baseline's metrics of the same arms that this evaluation was not to measure, as RAGAS's with --metrics fast."""
+    """The baseline's metrics of the same arms that were not to be measured now, as RAGAS's with --metrics fast."""
     measured = _metrics(results)
     arms = {name.partition(": ")[0] for name in measured}
     return tuple(name for name in baseline["metrics"] if name not in measured and name.partition(": ")[0] in arms)
