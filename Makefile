@@ -75,7 +75,7 @@ eval: $(BIN)/.ready-evals
 	@$(BIN)/studyrag models pull all-MiniLM-L6-v2 --yes
 	@$(BIN)/studyrag models pull qwen2.5-coder-1.5b-instruct --yes
 	@$(BIN)/studyrag eval retrieval --baseline evals/baselines/retrieval.json --report $(REPORT)
-	@$(BIN)/studyrag eval answers --held-back --sample 35 $(addprefix --baseline ,$(wildcard evals/baselines/answers.json)) --report $(REPORT)
+	@$(BIN)/studyrag eval answers --held-back --sample 35 --metrics core $(addprefix --baseline ,$(wildcard evals/baselines/answers.json)) --report $(REPORT)
 
 # The judge on all labelled items, then every held-back question: hours on two cores, and it goes on where it was stopped.
 eval-nightly: $(BIN)/.ready-evals
