@@ -29,7 +29,7 @@ from studyrag.evals.calibrating import Calibration, Fitted, Task, quality
 from studyrag.evals.golden import Golden
 from studyrag.evals.judge import FakeJudgeModel, Judge
 from studyrag.evals.judged import judge_the_judge
-from studyrag.evals.judgements import Judgement, Verdict, claim_text, judge_sample
+from studyrag.evals.judgements import Chances, Judgement, Verdict, chances, claim_text, judge_sample
 from studyrag.evals.ragas_metrics import RAGAS, RagasScorer
 from studyrag.evals.report import Section, write_section
 from studyrag.evals.samples import (
@@ -200,10 +200,10 @@ def test_a_judge_that_is_interrupted_loses_one_call(tmp_path: Path) -> None:
     model, cache = Stopped(), Cache(tmp_path)
     judge = Judge(model, HashEmbedder(), sha256="x")
     with pytest.raises(KeyboardInterrupt):
-        judge_sample(judge, sample(), cache, support=lambda _: 1.0, relevance=lambda _: 1.0)
-    judge_sample(judge, sample(), cache, support=lambda _: 1.0, relevance=lambda _: 1.0)
+        judge_sample(judge, sample(), cache, chances(None))
+    judge_sample(judge, sample(), cache, chances(None))
     first = model.calls
-    judge_sample(judge, sample(), cache, support=lambda _: 1.0, relevance=lambda _: 1.0)
+    judge_sample(judge, sample(), cache, chances(None))
     assert model.calls == first  # a third time costs nothing
 
 
@@ -253,8 +253,7 @@ def test_claims_are_judged_against_all_passages_and_against_what_they_cite(tmp_p
         Judge(Noting(), HashEmbedder(), sha256="x"),
         sample(),
         Cache(None),
-        support=lambda one: 0.9,
-        relevance=lambda one: 0.2,
+        Chances(support=lambda one: 0.9, relevance=lambda one: 0.2),
     )
     assert [verdict.text for verdict in made.claims] == ["Green tea is brewed at 80 degrees.", "It is sweet."]
     assert [at for at, _ in made.cited] == [0]
@@ -398,6 +397,11 @@ def test_conclusions_say_what_the_judges_errors_allow() -> None:
     assert {row[0]: row[4] for row in table.rows}[metrics.FAITHFULNESS] == "not calibrated"
     shown = {row[0]: row[4] for row in answer_tables(found, worst=0)[1].rows}
     assert shown[metrics.FAITHFULNESS] == "right 0.90, AUC 0.90, n 20"
+    with_ragas = summed_up(ones, names=metric_names(RAGAS), calibration=calibration(), about={}, seconds={})
+    shown = {row[0]: row[4] for row in answer_tables(with_ragas, worst=0)[1].rows}
+    assert shown["RAGAS Faithfulness"] == shown["RAGAS ContextPrecision"] == "right 0.90, AUC 0.90, n 20"
+    assert shown["RAGAS ContextRelevance"].startswith("generated JSON")
+    assert "take these yes and no" in with_ragas.conclusions[-1]
     assert shown[metrics.ROUGE_L] == "no judge"
 
 

@@ -45,6 +45,7 @@ from studyrag.evals.judge import (
     nearest_sentences,
 )
 from studyrag.evals.judged import judge_the_judge
+from studyrag.evals.judgements import Chances, chances
 from studyrag.evals.labelled import Item, halves, load_items
 from studyrag.evals.measuring import Mean
 from studyrag.evals.ragas_metrics import MOST_ITEMS, RagasJudge, finished, misfit, tightened
@@ -380,6 +381,21 @@ class NLIStatementOutput(BaseModel):
     statements: list[Answer]
 
 
+class ContextPrecisionOutput(BaseModel):
+    reason: str
+    verdict: int
+
+
+class Attributed(BaseModel):
+    statement: str
+    reason: str
+    attributed: int
+
+
+class ContextRecallOutput(BaseModel):
+    classifications: list[Attributed]
+
+
 class Rating(BaseModel):
     rating: int
 
@@ -388,26 +404,32 @@ class Several(BaseModel):
     statements: list[str]
 
 
-def nli_prompt(count: int) -> str:
-    given = json.dumps({"context": "c", "statements": ["s"] * count}, indent=4)
+HAS_TEA = "Green tea is brewed at eighty degrees."
+
+
+def ragas_prompt(**given: object) -> str:
     example = 'Judge.\ninput: {"an": "example"}\nOutput: x\n'
-    return f"{example}\nNow perform the same with the following input\ninput: {given}\nOutput: "
+    values = json.dumps({"context": HAS_TEA, **given}, indent=4)
+    return f"{example}\nNow perform the same with the following input\ninput: {values}\nOutput: "
 
 
-def verdicts(*values: object) -> str:
-    return json.dumps({"statements": [{"statement": "s", "reason": "r", "verdict": value} for value in values]})
+def attributed(*values: object) -> str:
+    return json.dumps({"classifications": [{"statement": HAS_TEA, "reason": "r", "attributed": one} for one in values]})
+
+
+def ragas_judge(model: Any, cache: Cache | None = None) -> RagasJudge:
+    return RagasJudge(Judge(model, HashEmbedder(), sha256="x"), cache or Cache(None), chances(None))
 
 
 def test_schemas_are_tightened_and_ragas_own_is_left_alone() -> None:
-    own = NLIStatementOutput.model_json_schema()
+    own = ContextRecallOutput.model_json_schema()
     before = json.dumps(own)
-    made = tightened(own, items=3)
+    made = tightened(own)
     assert json.dumps(own) == before
-    assert made["properties"]["statements"]["minItems"] == made["properties"]["statements"]["maxItems"] == 3
-    answer = made["$defs"]["Answer"]
-    assert answer["properties"]["verdict"] == {"enum": [0, 1]}
-    assert answer["properties"]["reason"]["minLength"] == 1
-    assert answer["additionalProperties"] is made["additionalProperties"] is False
+    one = made["$defs"]["Attributed"]
+    assert one["properties"]["attributed"] == {"enum": [0, 1]}
+    assert one["properties"]["reason"]["minLength"] == 1
+    assert one["additionalProperties"] is made["additionalProperties"] is False
     assert tightened(Rating.model_json_schema())["properties"]["rating"] == {"enum": [0, 1, 2]}
     several = tightened(Several.model_json_schema())["properties"]["statements"]
     assert (several["minItems"], several["maxItems"]) == (1, MOST_ITEMS)
@@ -416,58 +438,104 @@ def test_schemas_are_tightened_and_ragas_own_is_left_alone() -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ('{"statements": []}', "not a list of 2 to 2"),
-        (verdicts(1), "not a list of 2 to 2"),
-        (verdicts(1, 5), "is 5, not one of [0, 1]"),
-        (verdicts(1, True), "is True, not one of"),
-        (verdicts(1, 1.0), ""),
-        ('{"verdicts": []}', "not an object with statements"),
-        ('{"statements": [{"statement": "s", "reason": " ", "verdict": 1}, 3]}', "is no string"),
-        (verdicts(1, 0), ""),
+        ('{"classifications": []}', "not a list of 1 to"),
+        (attributed(*[1] * (MOST_ITEMS + 1)), "not a list of 1 to"),
+        (attributed(1, 5), "is 5, not one of [0, 1]"),
+        (attributed(1, True), "is True, not one of"),
+        (attributed(1, 1.0), ""),
+        ('{"verdicts": []}', "not an object with classifications"),
+        ('{"classifications": [{"statement": "s", "reason": " ", "attributed": 1}, 3]}', "is no string"),
+        (attributed(1, 0), ""),
     ],
 )
 def test_what_does_not_fit_is_found(text: str, reason: str) -> None:
-    schema = tightened(NLIStatementOutput.model_json_schema(), items=2)
-    found = misfit(json.loads(text), schema)
+    found = misfit(json.loads(text), tightened(ContextRecallOutput.model_json_schema()))
     assert (reason in found) if reason else found == ""
 
 
-def test_a_call_asks_for_one_verdict_a_statement_and_splits_what_varies_off() -> None:
-    model = Scripted(texts=[verdicts(1, 0)])
-    ragas = RagasJudge(Judge(model, HashEmbedder(), sha256="x"), Cache(None))
-    made = finished(ragas.agenerate(nli_prompt(2), NLIStatementOutput))
-    assert [one.verdict for one in made.statements] == [1, 0]
+def test_verdicts_are_the_judges_yes_and_no_and_nothing_is_written() -> None:
+    class Silent(FakeJudgeModel):
+        """Yes to what speaks of tea; writes nothing."""
+
+        def log_probabilities(self, messages: Sequence[Message], replies: Sequence[str], **_: Any) -> list[float]:
+            yes = 0.9 if HAS_TEA in messages[-1].tail else 0.1
+            return [math.log(yes), math.log(1 - yes)]
+
+        def write_json(self, messages: Sequence[Message], schema: Mapping[str, object], *, max_tokens: int) -> str:
+            raise AssertionError
+
+    ragas = ragas_judge(Silent())
+    prompt = ragas_prompt(statements=[HAS_TEA, "Cats sleep.", HAS_TEA])
+    made = finished(ragas.agenerate(prompt, NLIStatementOutput))
+    assert [one.verdict for one in made.statements] == [1, 0, 1]
+    assert [one.statement for one in made.statements] == [HAS_TEA, "Cats sleep.", HAS_TEA]
+    assert made.statements[0].reason == "P(yes) = 0.900"
+    for question, verdict in ((HAS_TEA, 1), ("Cats sleep?", 0)):
+        asked = ragas_prompt(question=question, answer="a")
+        assert ragas.generate(asked, ContextPrecisionOutput).verdict == verdict
+    assert ragas.failures == []
+
+
+def test_verdicts_are_calibrated() -> None:
+    model = Judge(FakeJudgeModel(), HashEmbedder(), sha256="x")
+    ragas = RagasJudge(model, Cache(None), Chances(support=lambda _: 0.4, relevance=lambda _: 0.6))
+    (one,) = ragas.generate(ragas_prompt(statements=[HAS_TEA]), NLIStatementOutput).statements
+    assert (one.verdict, one.reason) == (0, "P(yes) = 0.400")
+    assert ragas.generate(ragas_prompt(question="Cats?", answer="a"), ContextPrecisionOutput).verdict == 1
+
+
+def test_of_statements_that_the_judge_writes_only_the_words_are_taken() -> None:
+    model = Scripted(weights=(-0.1, -2.0), texts=[attributed(0, 0)])
+    made = ragas_judge(model).generate(ragas_prompt(question="q", answer="a"), ContextRecallOutput)
+    assert [one.attributed for one in made.classifications] == [1, 1]
+
+
+def test_a_written_reply_splits_what_varies_off() -> None:
+    model = Scripted(texts=['{"rating": 2}'])
+    ragas = ragas_judge(model)
+    assert finished(ragas.agenerate(ragas_prompt(), Rating)).rating == 2
     (message,) = model.asked[0]
-    assert message.text == nli_prompt(2)
+    assert message.text == ragas_prompt()
     assert message.tail.startswith("\nNow perform the same") and "example" not in message.tail
     assert ragas.failures == []
 
 
-@pytest.mark.parametrize("said", ["{", verdicts(1), verdicts(1, 7), GenerationFailed("cut off after 9", fix="")])
+@pytest.mark.parametrize("said", ["{", '{"ratings": 1}', '{"rating": 7}', GenerationFailed("cut off after 9", fix="")])
 def test_a_failed_call_is_remembered_and_not_made_again(said: str | Exception) -> None:
     model = Scripted(texts=[said])
-    ragas = RagasJudge(Judge(model, HashEmbedder(), sha256="x"), Cache(None))
+    ragas = ragas_judge(model)
     for _ in range(3):  # as ContextRelevance does
         with pytest.raises(GenerationFailed):
-            ragas.generate(nli_prompt(2), NLIStatementOutput)
+            ragas.generate(ragas_prompt(), Rating)
     assert len(ragas.failures) == 1 == len(model.asked)
     ragas.start()
     assert ragas.failures == []
 
 
+def test_a_verdict_that_could_not_be_had_fails_the_call() -> None:
+    class Broken(FakeJudgeModel):
+        def log_probabilities(self, messages: Sequence[Message], replies: Sequence[str], **_: Any) -> list[float]:
+            raise GenerationFailed("broke off", fix="")
+
+    ragas = ragas_judge(Broken())
+    with pytest.raises(GenerationFailed):
+        ragas.generate(ragas_prompt(statements=[HAS_TEA]), NLIStatementOutput)
+    assert ragas.failures == ["broke off"]
+
+
 def test_replies_are_kept_and_so_are_failures_that_would_come_again(tmp_path: Path) -> None:
     cache = Cache(tmp_path)
-    model = Scripted(texts=[verdicts(1, 0), "{"])
+    model = Scripted(texts=['{"rating": 1}', "{"])
     for _ in range(2):
-        ragas = RagasJudge(Judge(model, HashEmbedder(), sha256="x"), cache)
-        assert len(ragas.generate(nli_prompt(2), NLIStatementOutput).statements) == 2
+        ragas = ragas_judge(model, cache)
+        assert ragas.generate("one", Rating).rating == 1
         with pytest.raises(GenerationFailed, match="not JSON"):
-            ragas.generate(nli_prompt(1), NLIStatementOutput)
+            ragas.generate("other", Rating)
     assert len(model.asked) == 2
     for said in ("{", '{"rating": 2}'):  # a server may have been busy
         server = Writer("")
         server.write_json = lambda *_, said=said, **__: said  # type: ignore[attr-defined]
-        ragas = RagasJudge(Judge(server, HashEmbedder(), sha256="server"), cache)
+        ragas = RagasJudge(Judge(server, HashEmbedder(), sha256="server"), cache, chances(None))
         if said == "{":
             with pytest.raises(GenerationFailed):
                 ragas.generate("rate it", Rating)

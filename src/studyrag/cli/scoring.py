@@ -194,6 +194,7 @@ def _scored(
 ) -> AnswerResults:
     from studyrag.evals.answers import metric_names, score_all, summed_up
     from studyrag.evals.golden import stale
+    from studyrag.evals.judgements import chances
     from studyrag.evals.ragas_metrics import RagasScorer
     from studyrag.evals.samples import answer_key, ask_all
 
@@ -211,7 +212,7 @@ def _scored(
         embedder=embedder,
         texts=texts,
         cache=cache,
-        ragas=RagasScorer(judge, embedder, cache, ragas) if ragas else None,
+        ragas=RagasScorer(judge, embedder, cache, chances(known), ragas) if ragas else None,
         progress=progress,
     )
     return summed_up(

@@ -20,7 +20,7 @@ from studyrag.evals.judged import JudgeResults
 from studyrag.evals.judgements import Verdict, by_claim
 from studyrag.evals.labelled import RELEVANCE, SUPPORT
 from studyrag.evals.measuring import Mean
-from studyrag.evals.ragas_metrics import RAGAS
+from studyrag.evals.ragas_metrics import METRICS
 from studyrag.evals.tables import Table, shown
 
 GROUPED = (FAITHFULNESS, RELEVANT, ANY_RELEVANT, CITATION_PRECISION, CITATION_RECALL, EVIDENCE_CITED)
@@ -64,9 +64,11 @@ def _reasons(one: Measured) -> str:
 
 def _judge_of(name: str, results: AnswerResults) -> str:
     """The judge's own accuracy and AUC at this task, beside each score that rests on it."""
-    if name in RAGAS:
-        return "generated JSON; not tested by the labelled items"
     task = SUPPORT if name in SUPPORT_METRICS else RELEVANCE if name in RELEVANCE_METRICS else ""
+    if name in METRICS:
+        task = METRICS[name].task
+        if not task:
+            return "generated JSON; not tested by the labelled items"
     if not task:
         return "no judge"
     if task not in results.judge:

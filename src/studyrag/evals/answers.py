@@ -22,10 +22,10 @@ from studyrag.evals.answer_metrics import (
     plain_scores,
 )
 from studyrag.evals.cache import Cache
-from studyrag.evals.calibrating import Calibration, Quality, true_share, uncalibrated
+from studyrag.evals.calibrating import Calibration, Quality, true_share
 from studyrag.evals.golden import Golden
 from studyrag.evals.judge import Judge
-from studyrag.evals.judgements import Judgement, Probability, judge_sample
+from studyrag.evals.judgements import Judgement, chances, judge_sample
 from studyrag.evals.labelled import RELEVANCE, SUPPORT, TASKS
 from studyrag.evals.measuring import Mean, mean
 from studyrag.evals.ragas_metrics import RAGAS, RagasScorer
@@ -87,21 +87,6 @@ class AnswerResults:
         return asdict(self)
 
 
-@dataclass(frozen=True, slots=True)
-class Chances:
-    """How opinions become probabilities, by task."""
-
-    support: Probability
-    relevance: Probability
-
-
-def chances(calibration: Calibration | None) -> Chances:
-    """Calibrated, or the judge taken at its word."""
-    if calibration is None:
-        return Chances(uncalibrated, uncalibrated)
-    return Chances(*(calibration.tasks[task].fitted.probability for task in (SUPPORT, RELEVANCE)))
-
-
 def score_all(
     samples: Mapping[str, Sample],
     questions: Sequence[Golden],
@@ -130,7 +115,7 @@ def score_all(
         seconds[stage] = (time.perf_counter() - started) / max(1, len(answered))
 
     def own(golden: Golden, sample: Sample) -> Scores:
-        made = judge_sample(judge, sample, cache, support=chance.support, relevance=chance.relevance)
+        made = judge_sample(judge, sample, cache, chance)
         judgements[golden.id] = made
         return judged_scores(sample, made)
 
@@ -254,8 +239,9 @@ def conclusions(metrics: Mapping[str, Measured], quality: Mapping[str, Quality])
     ]
     if any(name in metrics for name in RAGAS):
         found.append(
-            "RAGAS's own metrics have the same judge write its verdicts as JSON, which the labelled items do not test:"
-            " read them as trends between versions of the program, not as levels."
+            "Of RAGAS's own metrics, Faithfulness, ContextRecall, ContextPrecision and FactualCorrectness take these"
+            " yes and no for verdicts; the statements that they are about, and the other two metrics altogether, the"
+            " judge writes as JSON, which the labelled items do not test."
         )
     return tuple(found)
 

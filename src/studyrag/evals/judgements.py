@@ -15,7 +15,7 @@ import numpy as np
 
 from studyrag.errors import GenerationFailed
 from studyrag.evals.cache import Cache
-from studyrag.evals.calibrating import PROBE, Opinion
+from studyrag.evals.calibrating import PROBE, Calibration, Opinion, uncalibrated
 from studyrag.evals.judge import Judge
 from studyrag.evals.labelled import RELEVANCE, SUPPORT
 from studyrag.evals.samples import Sample
@@ -25,6 +25,21 @@ if TYPE_CHECKING:
 
 Probability = Callable[[Opinion], float]
 _ITEM = re.compile(r"\A\s*(?:[-*+]|\d+[.)])\s+")
+
+
+@dataclass(frozen=True, slots=True)
+class Chances:
+    """How opinions become probabilities, by task."""
+
+    support: Probability
+    relevance: Probability
+
+
+def chances(calibration: Calibration | None) -> Chances:
+    """Calibrated, or the judge taken at its word."""
+    if calibration is None:
+        return Chances(uncalibrated, uncalibrated)
+    return Chances(*(calibration.tasks[task].fitted.probability for task in (SUPPORT, RELEVANCE)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +73,7 @@ def claim_text(text: str) -> str:
     return " ".join(_ITEM.sub("", text).split())
 
 
-def judge_sample(
-    judge: Judge, sample: Sample, cache: Cache, *, support: Probability, relevance: Probability
-) -> Judgement:
+def judge_sample(judge: Judge, sample: Sample, cache: Cache, chance: Chances) -> Judgement:
     """Calls the judge for what the cache does not hold, and keeps each opinion at once."""
     claims = [claim_text(sentence.text) for sentence in sample.claims]
     everything = "\n\n".join(sample.contexts)
@@ -73,7 +86,7 @@ def judge_sample(
     ]
 
     def verdict(task: str, context: str, text: str) -> Verdict:
-        return _verdict(judge, cache, task, context, text, support if task == SUPPORT else relevance)
+        return _verdict(judge, cache, chance, task, context, text)
 
     return Judgement(
         claims=tuple(verdict(SUPPORT, everything, claim) for claim in claims),
@@ -82,11 +95,19 @@ def judge_sample(
     )
 
 
-def _verdict(judge: Judge, cache: Cache, task: str, context: str, text: str, probability: Probability) -> Verdict:
+def _verdict(judge: Judge, cache: Cache, chance: Chances, task: str, context: str, text: str) -> Verdict:
     try:
-        return Verdict(text, context, probability(opinion(judge, cache, task, context, text)))
+        return Verdict(text, context, probability(judge, cache, chance, task, context, text))
     except GenerationFailed as err:
         return Verdict(text, context, None, err.message)
+
+
+def probability(judge: Judge, cache: Cache, chance: Chances, task: str, context: str, text: str) -> float:
+    """P(yes), by the judge's opinion.
+
+    :raises GenerationFailed: as the judge does.
+    """
+    return {SUPPORT: chance.support, RELEVANCE: chance.relevance}[task](opinion(judge, cache, task, context, text))
 
 
 def opinion(judge: Judge, cache: Cache, task: str, context: str, text: str) -> Opinion:

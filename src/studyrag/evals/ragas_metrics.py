@@ -1,8 +1,10 @@
 """RAGAS's own metrics of one sample, with our judge and our embedder in place of its clients.
 
-RAGAS writes its prompts and computes its scores; the judge's replies are held to a schema tighter than RAGAS's own,
-and a metric of which any call failed is unscored, whatever RAGAS would make of the rest. Nothing waits in a queue:
-RAGAS's coroutines are run here, one step after the other.
+RAGAS writes its prompts and computes its scores. Where it wants a verdict on a statement or a passage, it gets the
+judge's yes or no, calibrated and measured on the labelled items; a small judge that writes its verdicts as JSON
+repeats the first one to the end. Everything else is JSON held to a schema tighter than RAGAS's own, and a metric of
+which any call failed is unscored, whatever RAGAS would make of the rest. Nothing waits in a queue: RAGAS's coroutines
+are run here, one step after the other.
 """
 
 from __future__ import annotations
@@ -22,11 +24,13 @@ from studyrag.evals.answer_metrics import Score, checked, unscored
 from studyrag.evals.cache import Cache
 from studyrag.evals.golden import Golden
 from studyrag.evals.judge import JSON_TOKENS, Judge
+from studyrag.evals.judgements import Chances, probability
+from studyrag.evals.labelled import RELEVANCE, SUPPORT
 from studyrag.evals.samples import Sample
 from studyrag.protocols import Embedder
 from studyrag.records import Message
 
-VERDICTS = frozenset({"verdict", "attributed", "noncommittal"})
+VERDICTS = frozenset({"attributed", "noncommittal"})
 RATINGS = frozenset({"rating"})
 MOST_ITEMS, LONGEST_TEXT = 12, 500
 _NOW = "\nNow perform the same with the following input\n"
@@ -35,24 +39,32 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class RagasMetric:
-    """How one of RAGAS's metrics is made and what it wants of a sample. ``low``: its least value."""
+    """How one of RAGAS's metrics is made and what it wants of a sample. ``low``: its least value.
+
+    ``task``: the judge's, whose yes and no are its verdicts; "" for a metric whose every reply is JSON.
+    """
 
     cls: str
     arguments: tuple[str, ...]
     embeds: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
     low: float = 0.0
+    task: str = ""
 
 
 METRICS: Mapping[str, RagasMetric] = {
-    "RAGAS Faithfulness": RagasMetric("Faithfulness", ("user_input", "response", "retrieved_contexts")),
+    "RAGAS Faithfulness": RagasMetric("Faithfulness", ("user_input", "response", "retrieved_contexts"), task=SUPPORT),
     "RAGAS ContextRelevance": RagasMetric("ContextRelevance", ("user_input", "retrieved_contexts")),
-    "RAGAS ContextPrecision": RagasMetric("ContextPrecision", ("user_input", "reference", "retrieved_contexts")),
-    "RAGAS ContextRecall": RagasMetric("ContextRecall", ("user_input", "retrieved_contexts", "reference")),
+    "RAGAS ContextPrecision": RagasMetric(
+        "ContextPrecision", ("user_input", "reference", "retrieved_contexts"), task=RELEVANCE
+    ),
+    "RAGAS ContextRecall": RagasMetric(
+        "ContextRecall", ("user_input", "retrieved_contexts", "reference"), task=SUPPORT
+    ),
     "RAGAS AnswerRelevancy": RagasMetric(
         "AnswerRelevancy", ("user_input", "response"), embeds=True, options={"strictness": 1}, low=-1.0
     ),
-    "RAGAS FactualCorrectness": RagasMetric("FactualCorrectness", ("response", "reference")),
+    "RAGAS FactualCorrectness": RagasMetric("FactualCorrectness", ("response", "reference"), task=SUPPORT),
 }
 RAGAS = tuple(METRICS)
 CORE = ("RAGAS Faithfulness", "RAGAS ContextRelevance")
@@ -71,13 +83,13 @@ def require_ragas() -> None:
 class RagasJudge:
     """What RAGAS takes for its LLM. ``failures``: why calls failed since ``start``.
 
-    Every reply is kept in the cache as it comes, and so is a failure where it would come again.
+    Every reply and opinion is kept in the cache as it comes, and so is a failure where it would come again.
     """
 
     is_async = True  # RAGAS reads it though its base class does not have it
 
-    def __init__(self, judge: Judge, cache: Cache) -> None:
-        self._judge, self._cache = judge, cache
+    def __init__(self, judge: Judge, cache: Cache, chance: Chances) -> None:
+        self._judge, self._cache, self._chance = judge, cache, chance
         self.failures: list[str] = []
         self._failed: dict[str, GenerationFailed] = {}
 
@@ -93,12 +105,36 @@ class RagasJudge:
         if prompt in self._failed:
             raise self._failed[prompt]
         try:
-            schema = tightened(response_model.model_json_schema(), items=_statements_asked(prompt, response_model))
-            return response_model.model_validate(self._reply(prompt, schema))
+            return response_model.model_validate(self._answered(prompt, response_model))
         except GenerationFailed as err:
             self.failures.append(err.message)
             self._failed[prompt] = err
             raise
+
+    def _answered(self, prompt: str, response_model: Any) -> Any:
+        """By the name of what RAGAS asks for. In ContextRecall, whose statements the judge has to find, it is asked
+        for JSON, of which the statements are kept.
+        """
+        asked = response_model.__name__
+        if asked == "NLIStatementOutput":
+            given = _given(prompt)
+            return {"statements": [self._judged(given["context"], one, "verdict") for one in given["statements"]]}
+        if asked == "ContextPrecisionOutput":
+            given = _given(prompt)
+            return self._verdict(RELEVANCE, given["context"], given["question"], "verdict")
+        reply = self._reply(prompt, tightened(response_model.model_json_schema()))
+        if asked == "ContextRecallOutput":
+            context, found = _given(prompt)["context"], reply["classifications"]
+            return {"classifications": [self._judged(context, one["statement"], "attributed") for one in found]}
+        return reply
+
+    def _judged(self, context: str, statement: str, key: str) -> dict[str, Any]:
+        return {"statement": statement, **self._verdict(SUPPORT, context, statement, key)}
+
+    def _verdict(self, task: str, context: str, text: str, key: str) -> dict[str, Any]:
+        """Yes as 1 or no as 0, named ``key``, with P(yes) for its reason."""
+        chance = probability(self._judge, self._cache, self._chance, task, context, text)
+        return {"reason": f"P(yes) = {chance:.3f}", key: int(chance >= 0.5)}
 
     def _reply(self, prompt: str, schema: Mapping[str, Any]) -> Any:
         key = {"judge": self._judge.sha256, "prompt": prompt, "schema": schema, "tokens": JSON_TOKENS}
@@ -148,10 +184,12 @@ class RagasEmbeddings:
 class RagasScorer:
     """Scores samples by the named ones of RAGAS's metrics. Making it imports RAGAS (3 s), told to report to nobody."""
 
-    def __init__(self, judge: Judge, embedder: Embedder, cache: Cache, names: Sequence[str] = RAGAS) -> None:
+    def __init__(
+        self, judge: Judge, embedder: Embedder, cache: Cache, chance: Chances, names: Sequence[str] = RAGAS
+    ) -> None:
         """:raises StudyRagError: when RAGAS cannot be imported."""
         self.names = tuple(names)
-        self._llm, self._embeddings = RagasJudge(judge, cache), RagasEmbeddings(embedder)
+        self._llm, self._embeddings = RagasJudge(judge, cache, chance), RagasEmbeddings(embedder)
         collections = _imported()
         self._metrics = {
             name: getattr(collections, one.cls)(
@@ -219,27 +257,21 @@ def _messages(prompt: str) -> list[Message]:
     return [Message("user", head, now + tail)] if now else [Message("user", prompt)]
 
 
-def _statements_asked(prompt: str, response_model: Any) -> int | None:
-    """How many statements the prompt gives to be judged, where that is what it asks for."""
-    if response_model.__name__ != "NLIStatementOutput":
-        return None
-    given = prompt.rpartition("\ninput: ")[2].rpartition("\nOutput:")[0]
-    return len(json.loads(given)["statements"])
+def _given(prompt: str) -> Any:
+    """The sample's own part of a prompt: RAGAS puts it there as JSON."""
+    return json.loads(prompt.rpartition("\ninput: ")[2].rpartition("\nOutput:")[0])
 
 
-def tightened(schema: Mapping[str, Any], *, items: int | None = None) -> dict[str, Any]:
-    """RAGAS's schema with verdicts of 0 or 1, ratings of 0 to 2, no empty lists and no endless ones.
-
-    :param items: exactly so many entries of each list.
-    """
+def tightened(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """RAGAS's schema with verdicts of 0 or 1, ratings of 0 to 2, no empty lists and no endless ones."""
     made = copy.deepcopy(dict(schema))
-    _tighten(made, "", items)
+    _tighten(made, "")
     for definition in made.get("$defs", {}).values():
-        _tighten(definition, "", items)
+        _tighten(definition, "")
     return made
 
 
-def _tighten(part: dict[str, Any], name: str, items: int | None) -> None:
+def _tighten(part: dict[str, Any], name: str) -> None:
     kind = part.get("type")
     if kind == "integer" and name in VERDICTS | RATINGS:
         part.clear()
@@ -247,12 +279,12 @@ def _tighten(part: dict[str, Any], name: str, items: int | None) -> None:
     elif kind == "string":
         part["minLength"], part["maxLength"] = 1, LONGEST_TEXT
     elif kind == "array":
-        part["minItems"], part["maxItems"] = (items, items) if items else (1, MOST_ITEMS)
-        _tighten(part["items"], "", items)
+        part["minItems"], part["maxItems"] = 1, MOST_ITEMS
+        _tighten(part["items"], "")
     elif kind == "object":
         part["additionalProperties"] = False
         for key, inner in part.get("properties", {}).items():
-            _tighten(inner, key, items)
+            _tighten(inner, key)
 
 
 def misfit(value: Any, schema: Mapping[str, Any]) -> str:
