@@ -122,7 +122,7 @@ def test_ragas_own_metrics_with_the_fake_judge(cli: RunCli, asked: Path) -> None
     assert found["RAGAS AnswerRelevancy"]["mean"]["n"] == 2
     core = cli("eval", "answers", "--all", "--metrics", "core", "--json", cwd=asked, env=FAKE).json["metrics"]
     ragas = {name for name in core if name.startswith("RAGAS")}
-    assert ragas == {"RAGAS Faithfulness", "RAGAS ContextRelevance"}
+    assert ragas == {"RAGAS Faithfulness", "RAGAS ContextRelevance", "RAGAS ContextPrecision"}
     assert all(core[name] == found[name] for name in ragas)
 
 

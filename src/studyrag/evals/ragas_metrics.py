@@ -67,8 +67,8 @@ METRICS: Mapping[str, RagasMetric] = {
     "RAGAS FactualCorrectness": RagasMetric("FactualCorrectness", ("response", "reference"), task=SUPPORT),
 }
 RAGAS = tuple(METRICS)
-CORE = ("RAGAS Faithfulness", "RAGAS ContextRelevance")
-"""Whether the answer follows from its passages, and whether these are about the question."""
+CORE = ("RAGAS Faithfulness", "RAGAS ContextRelevance", "RAGAS ContextPrecision")
+"""Whether the answer follows from its passages, and whether these answer the question."""
 
 
 def require_ragas() -> None:
