@@ -116,13 +116,13 @@ def test_ragas_own_metrics_with_the_fake_judge(cli: RunCli, asked: Path) -> None
     for name in ("Faithfulness", "ContextRelevance", "ContextPrecision", "ContextRecall", "FactualCorrectness"):
         assert (found[f"RAGAS {name}"]["mean"]["n"], found[f"RAGAS {name}"]["unscored"]) == (2, {}), name
     assert found["RAGAS ContextRelevance"]["mean"]["value"] == pytest.approx(1.0)
-    for name in ("Faithfulness", "ContextRecall", "FactualCorrectness"):
+    for name in ("Faithfulness", "FactualCorrectness"):
         # of the fake judge's only statement, "x", it writes that it is supported; its yes or no knows better
         assert found[f"RAGAS {name}"]["mean"]["value"] == 0, name
     assert found["RAGAS AnswerRelevancy"]["mean"]["n"] == 2
     core = cli("eval", "answers", "--all", "--metrics", "core", "--json", cwd=asked, env=FAKE).json["metrics"]
     ragas = {name for name in core if name.startswith("RAGAS")}
-    assert ragas == {"RAGAS Faithfulness", "RAGAS ContextRelevance", "RAGAS ContextPrecision"}
+    assert ragas == {"RAGAS Faithfulness", "RAGAS ContextRelevance", "RAGAS ContextPrecision", "RAGAS ContextRecall"}
     assert all(core[name] == found[name] for name in ragas)
 
 

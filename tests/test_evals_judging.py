@@ -396,6 +396,15 @@ class ContextRecallOutput(BaseModel):
     classifications: list[Attributed]
 
 
+class Flag(BaseModel):
+    question: str
+    noncommittal: int
+
+
+class Flags(BaseModel):
+    replies: list[Flag]
+
+
 class Rating(BaseModel):
     rating: int
 
@@ -413,8 +422,8 @@ def ragas_prompt(**given: object) -> str:
     return f"{example}\nNow perform the same with the following input\ninput: {values}\nOutput: "
 
 
-def attributed(*values: object) -> str:
-    return json.dumps({"classifications": [{"statement": HAS_TEA, "reason": "r", "attributed": one} for one in values]})
+def flagged(*values: object) -> str:
+    return json.dumps({"replies": [{"question": "q", "noncommittal": one} for one in values]})
 
 
 def ragas_judge(model: Any, cache: Cache | None = None) -> RagasJudge:
@@ -422,13 +431,13 @@ def ragas_judge(model: Any, cache: Cache | None = None) -> RagasJudge:
 
 
 def test_schemas_are_tightened_and_ragas_own_is_left_alone() -> None:
-    own = ContextRecallOutput.model_json_schema()
+    own = Flags.model_json_schema()
     before = json.dumps(own)
     made = tightened(own)
     assert json.dumps(own) == before
-    one = made["$defs"]["Attributed"]
-    assert one["properties"]["attributed"] == {"enum": [0, 1]}
-    assert one["properties"]["reason"]["minLength"] == 1
+    one = made["$defs"]["Flag"]
+    assert one["properties"]["noncommittal"] == {"enum": [0, 1]}
+    assert one["properties"]["question"]["minLength"] == 1
     assert one["additionalProperties"] is made["additionalProperties"] is False
     assert tightened(Rating.model_json_schema())["properties"]["rating"] == {"enum": [0, 1, 2]}
     several = tightened(Several.model_json_schema())["properties"]["statements"]
@@ -438,18 +447,18 @@ def test_schemas_are_tightened_and_ragas_own_is_left_alone() -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ('{"classifications": []}', "not a list of 1 to"),
-        (attributed(*[1] * (MOST_ITEMS + 1)), "not a list of 1 to"),
-        (attributed(1, 5), "is 5, not one of [0, 1]"),
-        (attributed(1, True), "is True, not one of"),
-        (attributed(1, 1.0), ""),
-        ('{"verdicts": []}', "not an object with classifications"),
-        ('{"classifications": [{"statement": "s", "reason": " ", "attributed": 1}, 3]}', "is no string"),
-        (attributed(1, 0), ""),
+        ('{"replies": []}', "not a list of 1 to"),
+        (flagged(*[1] * (MOST_ITEMS + 1)), "not a list of 1 to"),
+        (flagged(1, 5), "is 5, not one of [0, 1]"),
+        (flagged(1, True), "is True, not one of"),
+        (flagged(1, 1.0), ""),
+        ('{"verdicts": []}', "not an object with replies"),
+        ('{"replies": [{"question": " ", "noncommittal": 1}, 3]}', "is no string"),
+        (flagged(1, 0), ""),
     ],
 )
 def test_what_does_not_fit_is_found(text: str, reason: str) -> None:
-    found = misfit(json.loads(text), tightened(ContextRecallOutput.model_json_schema()))
+    found = misfit(json.loads(text), tightened(Flags.model_json_schema()))
     assert (reason in found) if reason else found == ""
 
 
@@ -484,10 +493,13 @@ def test_verdicts_are_calibrated() -> None:
     assert ragas.generate(ragas_prompt(question="Cats?", answer="a"), ContextPrecisionOutput).verdict == 1
 
 
-def test_of_statements_that_the_judge_writes_only_the_words_are_taken() -> None:
-    model = Scripted(weights=(-0.1, -2.0), texts=[attributed(0, 0)])
-    made = ragas_judge(model).generate(ragas_prompt(question="q", answer="a"), ContextRecallOutput)
+def test_each_sentence_of_a_reference_is_judged_as_it_stands() -> None:
+    model = Scripted(weights=(-0.1, -2.0))
+    asked = ragas_prompt(question="q", answer="It is hot, e.g. at noon. Cats\nsleep.")
+    made = ragas_judge(model).generate(asked, ContextRecallOutput)
+    assert [one.statement for one in made.classifications] == ["It is hot, e.g. at noon.", "Cats sleep."]
     assert [one.attributed for one in made.classifications] == [1, 1]
+    assert len(ragas_judge(model).generate(ragas_prompt(answer="#"), ContextRecallOutput).classifications) == 1
 
 
 def test_a_written_reply_splits_what_varies_off() -> None:

@@ -69,7 +69,7 @@ def answers(
         Literal["all", "core", "fast"],
         typer.Option(
             "--metrics",
-            help="core: of RAGAS's six, which take minutes a question, the quick three; fast: none.",
+            help="core: of RAGAS's six, which take minutes a question, the quick four; fast: none.",
         ),
     ] = "all",
     seed: Annotated[int, typer.Option("--seed", help="Another seed, another sample.")] = 0,

@@ -240,8 +240,8 @@ def conclusions(metrics: Mapping[str, Measured], quality: Mapping[str, Quality])
     if any(name in metrics for name in RAGAS):
         found.append(
             "Of RAGAS's own metrics, Faithfulness, ContextRecall, ContextPrecision and FactualCorrectness take these"
-            " yes and no for verdicts; the statements that they are about, and the other two metrics altogether, the"
-            " judge writes as JSON, which the labelled items do not test."
+            " yes and no for verdicts; the statements of Faithfulness and FactualCorrectness, and the other two metrics"
+            " altogether, the judge writes as JSON, which the labelled items do not test."
         )
     return tuple(found)
 

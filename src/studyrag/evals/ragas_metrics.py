@@ -29,8 +29,9 @@ from studyrag.evals.labelled import RELEVANCE, SUPPORT
 from studyrag.evals.samples import Sample
 from studyrag.protocols import Embedder
 from studyrag.records import Message
+from studyrag.sentences import units
 
-VERDICTS = frozenset({"attributed", "noncommittal"})
+VERDICTS = frozenset({"noncommittal"})
 RATINGS = frozenset({"rating"})
 MOST_ITEMS, LONGEST_TEXT = 12, 500
 _NOW = "\nNow perform the same with the following input\n"
@@ -67,7 +68,7 @@ METRICS: Mapping[str, RagasMetric] = {
     "RAGAS FactualCorrectness": RagasMetric("FactualCorrectness", ("response", "reference"), task=SUPPORT),
 }
 RAGAS = tuple(METRICS)
-CORE = ("RAGAS Faithfulness", "RAGAS ContextRelevance", "RAGAS ContextPrecision")
+CORE = ("RAGAS Faithfulness", "RAGAS ContextRelevance", "RAGAS ContextPrecision", "RAGAS ContextRecall")
 """Whether the answer follows from its passages, and whether these answer the question."""
 
 
@@ -112,9 +113,7 @@ class RagasJudge:
             raise
 
     def _answered(self, prompt: str, response_model: Any) -> Any:
-        """By the name of what RAGAS asks for. In ContextRecall, whose statements the judge has to find, it is asked
-        for JSON, of which the statements are kept.
-        """
+        """By the name of what RAGAS asks for. ContextRecall asks for a verdict on each sentence of the reference."""
         asked = response_model.__name__
         if asked == "NLIStatementOutput":
             given = _given(prompt)
@@ -122,11 +121,11 @@ class RagasJudge:
         if asked == "ContextPrecisionOutput":
             given = _given(prompt)
             return self._verdict(RELEVANCE, given["context"], given["question"], "verdict")
-        reply = self._reply(prompt, tightened(response_model.model_json_schema()))
         if asked == "ContextRecallOutput":
-            context, found = _given(prompt)["context"], reply["classifications"]
-            return {"classifications": [self._judged(context, one["statement"], "attributed") for one in found]}
-        return reply
+            given = _given(prompt)
+            found = [self._judged(given["context"], one, "attributed") for one in _sentences(given["answer"])]
+            return {"classifications": found}
+        return self._reply(prompt, tightened(response_model.model_json_schema()))
 
     def _judged(self, context: str, statement: str, key: str) -> dict[str, Any]:
         return {"statement": statement, **self._verdict(SUPPORT, context, statement, key)}
@@ -260,6 +259,12 @@ def _messages(prompt: str) -> list[Message]:
 def _given(prompt: str) -> Any:
     """The sample's own part of a prompt: RAGAS puts it there as JSON."""
     return json.loads(prompt.rpartition("\ninput: ")[2].rpartition("\nOutput:")[0])
+
+
+def _sentences(text: str) -> list[str]:
+    """Its sentences, rows and formulas, each on one line; all of it where it has none."""
+    found = [" ".join(text[unit.start : unit.end].split()) for unit in units(text)]
+    return found or [" ".join(text.split())]
 
 
 def tightened(schema: Mapping[str, Any]) -> dict[str, Any]:
