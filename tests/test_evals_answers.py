@@ -482,6 +482,10 @@ def test_a_baseline_with_more_metrics_holds_those_that_were_asked_for(tmp_path: 
     file.write_text(json.dumps(held))
     assert fallen(results, read_baseline(file)) == ()
     assert not_asked(results, read_baseline(file)) == ("answers: RAGAS Faithfulness",)
+    less = replace(
+        results, metrics={name: one for name, one in results.metrics.items() if name != metrics.FAITHFULNESS}
+    )
+    assert [one.metric for one in fallen(less, read_baseline(file))] == [f"answers: {metrics.FAITHFULNESS}"]
     asked = replace(results, metrics={**results.metrics, "RAGAS Faithfulness": measured([], "RAGAS Faithfulness")})
     assert [one.value for one in fallen(asked, read_baseline(file))] == [None]
     assert not_asked(asked, read_baseline(file)) == ()

@@ -398,8 +398,9 @@ def test_a_baseline_fails_below_its_interval_only(tmp_path: Path, results: Resul
     held["metrics"]["hybrid: note R@5"].update(value=1.2, low=1.1)
     held["metrics"]["hybrid: note R@10"].update(value=1.2, low=0.0)
     held["metrics"]["elsewhere: note R@10"] = {"value": 1.0, "low": 1.0}
+    held["metrics"]["hybrid: gone"] = {"value": 1.0, "low": 1.0}
     file.write_text(json.dumps(held))
-    assert [one.metric for one in fallen(results, read_baseline(file))] == ["hybrid: note R@5"]
+    assert [one.metric for one in fallen(results, read_baseline(file))] == ["hybrid: note R@5", "hybrid: gone"]
     file.write_text(json.dumps({**held, "about": {**held["about"], "selection": "open"}}))
     with pytest.raises(Misuse, match="other questions"):
         fallen(results, read_baseline(file))

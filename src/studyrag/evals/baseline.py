@@ -11,6 +11,7 @@ from typing import Any
 from studyrag.errors import Misuse, StudyRagError
 from studyrag.evals.answers import AnswerResults
 from studyrag.evals.measuring import Mean
+from studyrag.evals.ragas_metrics import RAGAS
 from studyrag.evals.results import Results
 
 _ABOUT = (
@@ -61,9 +62,9 @@ def read_baseline(file: Path) -> Mapping[str, Any]:
 
 
 def fallen(results: Results | AnswerResults, baseline: Mapping[str, Any]) -> tuple[Fallen, ...]:
-    """What fell, of the baseline's metrics that were asked for now (``not_asked``: the others of the same arms).
+    """What fell, of the baseline's metrics whose arm was measured now, those ``not_asked`` for left out.
 
-    :raises Misuse: when the two were measured on other questions, or share no metric.
+    :raises Misuse: when the two were measured on other questions, or share no arm.
     """
     for key in _SAME:
         then, now = baseline["about"].get(key), results.about.get(key)
@@ -73,22 +74,29 @@ def fallen(results: Results | AnswerResults, baseline: Mapping[str, Any]) -> tup
                 fix="measure the same ones, or write a new baseline with --write-baseline",
             )
     measured = _metrics(results)
-    common = {name: one for name, one in baseline["metrics"].items() if name in measured}
+    arms = {name.partition(": ")[0] for name in measured}
+    left_out = not_asked(results, baseline)
+    common = {
+        name: one
+        for name, one in baseline["metrics"].items()
+        if name.partition(": ")[0] in arms and name not in left_out
+    }
     if not common:
         raise Misuse("the baseline has none of these arms", fix="name its arms with --compare")
     found = []
     for name, one in common.items():
-        value = measured[name].value
+        value = measured[name].value if name in measured else None
         if value is None or value < one["low"]:
             found.append(Fallen(name, value, one["value"], one["low"]))
     return tuple(found)
 
 
 def not_asked(results: Results | AnswerResults, baseline: Mapping[str, Any]) -> tuple[str, ...]:
-    """The baseline's metrics of the same arms that were not to be measured now, as RAGAS's with --metrics fast."""
-    measured = _metrics(results)
-    arms = {name.partition(": ")[0] for name in measured}
-    return tuple(name for name in baseline["metrics"] if name not in measured and name.partition(": ")[0] in arms)
+    """The baseline's metrics of RAGAS's that ``--metrics`` left out now; no other metric may be missing."""
+    if not isinstance(results, AnswerResults):
+        return ()
+    optional = {f"answers: {name}" for name in RAGAS} - set(_metrics(results))
+    return tuple(name for name in baseline["metrics"] if name in optional)
 
 
 def _metrics(results: Results | AnswerResults) -> dict[str, Mean]:
