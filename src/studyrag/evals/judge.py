@@ -233,9 +233,14 @@ class Nearest:
     whole: bool
 
 
+def lines_of(text: str) -> list[str]:
+    """Its sentences, rows and formulas, each on one line."""
+    return [" ".join(text[unit.start : unit.end].split()) for unit in units(text)]
+
+
 def nearest_sentences(embedder: Embedder, context: str, text: str, count: int) -> Nearest:
     """The ``count`` sentences of the context most like the text by cosine; -1.0 where there is no sentence."""
-    sentences = [" ".join(context[unit.start : unit.end].split()) for unit in units(context)]
+    sentences = lines_of(context)
     if not sentences:
         return Nearest("", -1.0, whole=True)
     vectors = embedder.embed([text, *sentences])

@@ -23,13 +23,12 @@ from studyrag.errors import GenerationFailed, StudyRagError
 from studyrag.evals.answer_metrics import Score, checked, unscored
 from studyrag.evals.cache import Cache
 from studyrag.evals.golden import Golden
-from studyrag.evals.judge import JSON_TOKENS, Judge
+from studyrag.evals.judge import JSON_TOKENS, Judge, lines_of
 from studyrag.evals.judgements import Chances, probability
 from studyrag.evals.labelled import RELEVANCE, SUPPORT
 from studyrag.evals.samples import Sample
 from studyrag.protocols import Embedder
 from studyrag.records import Message
-from studyrag.sentences import units
 
 VERDICTS = frozenset({"noncommittal"})
 RATINGS = frozenset({"rating"})
@@ -84,7 +83,7 @@ def require_ragas() -> None:
 class RagasJudge:
     """What RAGAS takes for its LLM. ``failures``: why calls failed since ``start``.
 
-    Every reply and opinion is kept in the cache as it comes, and so is a failure where it would come again.
+    Replies and opinions are kept in the cache as they come, and so is a reply's failure where it would come again.
     """
 
     is_async = True  # RAGAS reads it though its base class does not have it
@@ -123,7 +122,8 @@ class RagasJudge:
             return self._verdict(RELEVANCE, given["context"], given["question"], "verdict")
         if asked == "ContextRecallOutput":
             given = _given(prompt)
-            found = [self._judged(given["context"], one, "attributed") for one in _sentences(given["answer"])]
+            text = given["answer"]
+            found = [self._judged(given["context"], one, "attributed") for one in lines_of(text) or [text]]
             return {"classifications": found}
         return self._reply(prompt, tightened(response_model.model_json_schema()))
 
@@ -259,12 +259,6 @@ def _messages(prompt: str) -> list[Message]:
 def _given(prompt: str) -> Any:
     """The sample's own part of a prompt: RAGAS puts it there as JSON."""
     return json.loads(prompt.rpartition("\ninput: ")[2].rpartition("\nOutput:")[0])
-
-
-def _sentences(text: str) -> list[str]:
-    """Its sentences, rows and formulas, each on one line; all of it where it has none."""
-    found = [" ".join(text[unit.start : unit.end].split()) for unit in units(text)]
-    return found or [" ".join(text.split())]
 
 
 def tightened(schema: Mapping[str, Any]) -> dict[str, Any]:
