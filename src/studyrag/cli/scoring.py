@@ -69,7 +69,7 @@ def answers(
         Literal["all", "core", "fast"],
         typer.Option(
             "--metrics",
-            help="core: of RAGAS's six, which take minutes a question, the quick four; fast: none.",
+            help="all: RAGAS's six too; core: without its FactualCorrectness and AnswerRelevancy; fast: none of them.",
         ),
     ] = "all",
     seed: Annotated[int, typer.Option("--seed", help="Another seed, another sample.")] = 0,
